@@ -1,0 +1,235 @@
+/* The body of limit.c for the dtype REAL. `restrict` holds throughout, since the buffers of a network are disjoint. */
+
+/* y = w x + b. Four rows at a time: four independent sums, and x read once for all. */
+static void NAME(gemv)(size_t rows, size_t cols, const REAL *restrict w, const REAL *restrict x, const REAL *restrict b,
+                       REAL *restrict y) {
+  size_t i = 0;
+  for (; i + 4 <= rows; i += 4) {
+    const REAL *restrict w0 = w + i * cols, *restrict w1 = w0 + cols;
+    const REAL *restrict w2 = w1 + cols, *restrict w3 = w2 + cols;
+    REAL s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+#pragma omp simd reduction(+ : s0, s1, s2, s3)
+    for (size_t j = 0; j < cols; j++) {
+      s0 += w0[j] * x[j];
+      s1 += w1[j] * x[j];
+      s2 += w2[j] * x[j];
+      s3 += w3[j] * x[j];
+    }
+    y[i] = b[i] + s0;
+    y[i + 1] = b[i + 1] + s1;
+    y[i + 2] = b[i + 2] + s2;
+    y[i + 3] = b[i + 3] + s3;
+  }
+  for (; i < rows; i++) {
+    REAL s = 0;
+#pragma omp simd reduction(+ : s)
+    for (size_t j = 0; j < cols; j++) s += w[i * cols + j] * x[j];
+    y[i] = b[i] + s;
+  }
+}
+
+/* dx = w' d. Four rows at a time, so that dx is read and written a quarter as often. */
+static void NAME(gemv_transposed)(size_t rows, size_t cols, const REAL *restrict w, const REAL *restrict d,
+                                  REAL *restrict dx) {
+  size_t i = rows % 4;
+  memset(dx, 0, cols * sizeof *dx);
+  for (size_t k = 0; k < i; k++)
+#pragma omp simd
+    for (size_t j = 0; j < cols; j++) dx[j] += d[k] * w[k * cols + j];
+  for (; i < rows; i += 4) {
+    const REAL *restrict w0 = w + i * cols, *restrict w1 = w0 + cols;
+    const REAL *restrict w2 = w1 + cols, *restrict w3 = w2 + cols;
+    const REAL d0 = d[i], d1 = d[i + 1], d2 = d[i + 2], d3 = d[i + 3];
+#pragma omp simd
+    for (size_t j = 0; j < cols; j++) dx[j] += d0 * w0[j] + d1 * w1[j] + d2 * w2[j] + d3 * w3[j];
+  }
+}
+
+/* g = d x' */
+static void NAME(outer)(size_t rows, size_t cols, const REAL *restrict d, const REAL *restrict x, REAL *restrict g) {
+  for (size_t i = 0; i < rows; i++)
+#pragma omp simd
+    for (size_t j = 0; j < cols; j++) g[i * cols + j] = d[i] * x[j];
+}
+
+/* w = w - rate d x' */
+static void NAME(rank1)(size_t rows, size_t cols, REAL rate, const REAL *restrict d, const REAL *restrict x,
+                        REAL *restrict w) {
+  for (size_t i = rows; i-- > 0;) {
+    const REAL s = rate * d[i];
+#pragma omp simd
+    for (size_t j = 0; j < cols; j++) w[i * cols + j] -= s * x[j];
+  }
+}
+
+/* y = sigmoid(y + b) */
+static void NAME(sigmoid)(size_t n, REAL b, REAL *restrict y) {
+#pragma omp simd
+  for (size_t i = 0; i < n; i++) y[i] = 1 / (1 + EXP(-b - y[i]));
+}
+
+/* y = w x + b, and its sigmoid in all layers but the last. */
+static void NAME(layer)(network *net, size_t l) {
+  const size_t in = width[l], out = width[l + 1], n = net->batch;
+  const REAL *x = net->x[l], *w = net->w[l], *b = net->b[l];
+  REAL *restrict y = net->x[l + 1];
+  if (n == 1) {
+    NAME(gemv)(out, in, w, x, b, y);
+    if (l + 1 < LAYERS) NAME(sigmoid)(out, 0, y);
+    return;
+  }
+  const int last = (int)(l == 0 ? in : n); /* the input is a row for each of the batch, all else a column */
+  GEMM(CblasRowMajor, CblasNoTrans, l == 0 ? CblasTrans : CblasNoTrans, (int)out, (int)n, (int)in, 1, w, (int)in, x,
+       last, 0, y, (int)n);
+  for (size_t i = 0; i < out; i++, y += n) {
+    if (l + 1 < LAYERS)
+      NAME(sigmoid)(n, b[i], y);
+    else
+#pragma omp simd
+      for (size_t j = 0; j < n; j++) y[j] += b[i];
+  }
+}
+
+/* Makes the logits probabilities and, where d is given, d their cotangent. Returns the loss. A block of columns at a
+ * time, of which all sums stay in the first cache. */
+static double NAME(softmax_cross_entropy)(network *net, REAL *restrict d) {
+  enum { BLOCK = 64 };
+  const size_t classes = width[LAYERS], n = net->batch;
+  const REAL scale = 1 / (REAL)n;
+  double loss = 0;
+  for (size_t from = 0; from < n; from += BLOCK) {
+    const size_t count = n - from < BLOCK ? n - from : BLOCK;
+    REAL *restrict p = (REAL *)net->x[LAYERS] + from;
+    const REAL *restrict t = (const REAL *)net->target + from * classes;
+    REAL largest[BLOCK], total[BLOCK], target[BLOCK], dot[BLOCK];
+    memcpy(largest, p, count * sizeof *p);
+    for (size_t i = 1; i < classes; i++)
+#pragma omp simd
+      for (size_t j = 0; j < count; j++) largest[j] = p[i * n + j] > largest[j] ? p[i * n + j] : largest[j];
+    for (size_t j = 0; j < count; j++) total[j] = target[j] = dot[j] = 0;
+    for (size_t i = 0; i < classes; i++)
+#pragma omp simd
+      for (size_t j = 0; j < count; j++) {
+        const REAL z = p[i * n + j] - largest[j], e = EXP(z);
+        target[j] += t[j * classes + i];
+        dot[j] += t[j * classes + i] * z;
+        total[j] += e;
+        p[i * n + j] = e;
+      }
+    for (size_t j = 0; j < count; j++) {
+      loss += (double)(target[j] * LOG(total[j]) - dot[j]);
+      total[j] = 1 / total[j];
+    }
+    for (size_t i = 0; i < classes; i++)
+#pragma omp simd
+      for (size_t j = 0; j < count; j++) p[i * n + j] *= total[j];
+    if (d == NULL) continue;
+    for (size_t i = 0; i < classes; i++)
+#pragma omp simd
+      for (size_t j = 0; j < count; j++) d[i * n + from + j] = scale * (target[j] * p[i * n + j] - t[j * classes + i]);
+  }
+  return loss / (double)n;
+}
+
+static double NAME(forward)(network *net, REAL *d) {
+  for (size_t l = 0; l < LAYERS; l++) NAME(layer)(net, l);
+  return NAME(softmax_cross_entropy)(net, d);
+}
+
+static double NAME(run)(network *net) {
+  return NAME(forward)(net, NULL);
+}
+
+/* The cotangent one layer down: d[l - 1] = (w' d[l]) x (1 - x). */
+static void NAME(down)(network *net, size_t l) {
+  const size_t in = width[l], out = width[l + 1], n = net->batch;
+  const REAL *restrict x = net->x[l], *w = net->w[l], *d = net->d[l];
+  REAL *restrict dx = net->d[l - 1];
+  if (n == 1)
+    NAME(gemv_transposed)(out, in, w, d, dx);
+  else
+    GEMM(CblasRowMajor, CblasTrans, CblasNoTrans, (int)in, (int)n, (int)out, 1, w, (int)in, d, (int)n, 0, dx, (int)n);
+#pragma omp simd
+  for (size_t i = 0; i < n * in; i++) dx[i] *= x[i] * (1 - x[i]);
+}
+
+/* w = beta w + alpha d x', and b = beta b + alpha times the sums of the rows of d; for a batch. */
+static void NAME(product)(network *net, size_t l, REAL alpha, REAL beta, REAL *w, REAL *restrict b) {
+  const size_t in = width[l], out = width[l + 1], n = net->batch;
+  const REAL *restrict d = net->d[l];
+  GEMM(CblasRowMajor, CblasNoTrans, l == 0 ? CblasNoTrans : CblasTrans, (int)out, (int)in, (int)n, alpha, d, (int)n,
+       net->x[l], (int)(l == 0 ? in : n), beta, w, (int)in);
+  for (size_t i = 0; i < out; i++, d += n) {
+    REAL sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (size_t j = 0; j < n; j++) sum += d[j];
+    b[i] = alpha * sum + (beta == 0 ? 0 : beta * b[i]);
+  }
+}
+
+static double NAME(gradient)(network *net) {
+  const double loss = NAME(forward)(net, net->d[LAYERS - 1]);
+  for (size_t l = LAYERS; l-- > 0;) {
+    if (l > 0) NAME(down)(net, l);
+    if (net->batch == 1) {
+      NAME(outer)(width[l + 1], width[l], net->d[l], net->x[l], net->gw[l]);
+      memcpy(net->gb[l], net->d[l], width[l + 1] * sizeof(REAL));
+    } else {
+      NAME(product)(net, l, 1, 0, net->gw[l], net->gb[l]);
+    }
+  }
+  return loss;
+}
+
+static double NAME(descent)(network *net, double rate) {
+  const double loss = NAME(forward)(net, net->d[LAYERS - 1]);
+  for (size_t l = LAYERS; l-- > 0;) {
+    if (l > 0) NAME(down)(net, l);
+    if (net->batch == 1) {
+      const REAL *restrict d = net->d[l];
+      REAL *restrict b = net->b[l];
+      NAME(rank1)(width[l + 1], width[l], (REAL)rate, d, net->x[l], net->w[l]);
+#pragma omp simd
+      for (size_t j = 0; j < width[l + 1]; j++) b[j] -= (REAL)rate * d[j];
+    } else {
+      NAME(product)(net, l, (REAL)-rate, 1, net->w[l], net->b[l]);
+    }
+  }
+  return loss;
+}
+
+const program NAME(limit) = {NAME(run), NAME(gradient), NAME(descent)};
+
+/* The sweeps. Several sums, so that no addition waits for another. */
+static double NAME(read)(size_t n, const void *from) {
+  const REAL *restrict w = from;
+  REAL s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+  const size_t q = n / 4;
+#pragma omp simd reduction(+ : s0, s1, s2, s3)
+  for (size_t i = 0; i < q; i++) {
+    s0 += w[i];
+    s1 += w[q + i];
+    s2 += w[2 * q + i];
+    s3 += w[3 * q + i];
+  }
+  return (double)(s0 + s1 + s2 + s3);
+}
+
+static void NAME(write)(size_t n, void *to) {
+  REAL *restrict g = to;
+#pragma omp simd
+  for (size_t i = 0; i < n; i++) g[i] = (REAL)0.5;
+}
+
+static void NAME(update)(size_t n, void *in) {
+  REAL *restrict w = in;
+#pragma omp simd
+  for (size_t i = 0; i < n; i++) w[i] = w[i] * (REAL)0.5 + (REAL)0.25;
+}
+
+static void NAME(square)(size_t n, const void *a, const void *b, void *c) {
+  const int size = (int)n;
+  GEMM(CblasRowMajor, CblasNoTrans, CblasNoTrans, size, size, size, 1, a, size, b, size, 0, c, size);
+}
+
+const sweeps NAME(sweeps) = {NAME(read), NAME(write), NAME(update), NAME(square)};

@@ -1,0 +1,404 @@
+-- Reductions and the operations of the softmax family: values and gradients against plain Lua formulas, along every
+-- axis, in both dtypes, with ties, extremes, empty arrays and wrong calls. Tolerances, relative to max(1, |x|): 1e-13
+-- in f64, 2e-6 in f32, unless another is given.
+
+package.path = "./spec/?.lua;" .. package.path
+local bp = require "backprop"
+local help = require "support.helpers"
+local reference = require "support.reference"
+
+local close, same, raises = help.close, help.same, help.raises
+local nan, inf = help.nan, help.inf
+local each = reference.each
+local tolerances = { f64 = 1e-13, f32 = 2e-6 }
+
+local matrices = {
+  { { 0.5, -1.25, 2 }, { 1.5, 3, -0.75 } },
+  { { 2 } },
+  { { 1, 2, 3, 4, 5 } },
+  { { -1 }, { 0.5 }, { 3 }, { 2 } },
+  { { 2, 2, 1 }, { 0, 0, 0 }, { 3, -1, 3 }, { 1, 2, 1 } }, -- ties in rows, columns and the whole
+}
+
+local function flat(m)
+  local list = {}
+  for _, row in ipairs(m) do table.move(row, 1, #row, #list + 1, list) end
+  return list
+end
+
+-- The flat list as rows of c.
+local function folded(list, c)
+  local m = {}
+  for i, x in ipairs(list) do
+    local r = (i - 1) // c + 1
+    m[r] = m[r] or {}
+    m[r][(i - 1) % c + 1] = x
+  end
+  return m
+end
+
+describe("reductions:", function()
+  for name, row in pairs(reference.reductions) do
+    for _, dtype in ipairs(help.dtypes) do
+      local tolerance = tolerances[dtype]
+
+      it(("%s of vectors and whole matrices gives a number, %s"):format(name, dtype), function()
+        for _, m in ipairs(matrices) do
+          local list = flat(m)
+          local value, g = bp.value_and_grad(bp[name])(bp.vector(list, dtype))
+          close(row.f(list), value, tolerance)
+          close(row.d(list), g, tolerance)
+          assert.equal("float", math.type(value))
+          assert.equal("float", math.type(bp[name](bp.vector(list, dtype))))
+          assert.equal(dtype, g:dtype())
+          value, g = bp.value_and_grad(bp[name])(bp.matrix(m, dtype))
+          close(row.f(list), value, tolerance)
+          close(folded(row.d(list), #m[1]), g, tolerance)
+          close(row.f(list), bp[name]((help.window(bp.vector(list, dtype)))), tolerance)
+        end
+      end)
+
+      it(("%s along an axis, %s"):format(name, dtype), function()
+        for _, m in ipairs(matrices) do
+          local array, transposed = bp.matrix(m, dtype), reference.transpose(m)
+          local value, g = bp.value_and_grad(function(x) return bp[name](x, 1) end)(array)
+          close(each(transposed, row.f), value, tolerance)
+          close(reference.transpose(each(transposed, row.d)), g, tolerance)
+          assert.equal("vector", bp.kind(value))
+          assert.equal(dtype, value:dtype())
+          value, g = bp.value_and_grad(function(x) return bp[name](x, 2) end)(array)
+          close(each(m, row.f), value, tolerance)
+          close(each(m, row.d), g, tolerance)
+          assert.equal("vector", bp.kind(value))
+          -- each result has a cotangent of its own, and a window gives what its copy gives
+          local window = help.window(array)
+          for axis = 1, 2 do
+            local y, pullback <close> = bp.vjp(function(x) return bp[name](x, axis) end, window)
+            local weights = help.random_like(y, 3)
+            local _, expected = bp.value_and_grad(function(x) return bp.dot(bp[name](x, axis), weights) end)(array)
+            close(expected, pullback(weights), tolerance)
+          end
+        end
+        -- on a vector axis 1 is the whole reduction
+        local v = bp.vector({ 1, -2, 0.5 }, dtype)
+        assert.equal(bp[name](v), bp[name](v, 1))
+        same(bp.grad(bp[name])(v), bp.grad(function(x) return bp[name](x, 1) end)(v))
+      end)
+    end
+
+    it("P30: " .. name .. " refuses what it cannot reduce", function()
+      local m, v = bp.ones(2, 3), bp.ones(3)
+      for _, axis in ipairs{ 0, 3, -1, 1.5, nan, "1", true, 2 ^ 40 } do raises("bp." .. name, bp[name], m, axis) end
+      raises("bp." .. name, bp[name], v, 2)
+      for _, bad in ipairs{ "x", true, {} } do raises("bp." .. name, bp[name], bad) end
+      raises("bp." .. name, bp[name])
+    end)
+
+    it("P28: " .. name .. " does not hide a NaN, wherever it stands", function()
+      for _, dtype in ipairs(help.dtypes) do
+        for n = 1, 20 do
+          local v = bp.full(0, n, dtype)
+          v[(n * 7) % n + 1] = nan
+          same(nan, bp[name](v))
+          v:fill(1)
+          v[n] = nan
+          same(nan, bp[name](v))
+        end
+        local m = bp.ones(3, 4, dtype)
+        m:set(2, 3, nan)
+        for axis = 1, 2 do
+          for i, x in ipairs(bp[name](m, axis)) do
+            assert.equal(i == (axis == 1 and 3 or 2), x ~= x)
+          end
+        end
+      end
+    end)
+  end
+
+  it("P30: of no elements: sum 0, prod 1, logsumexp -inf; mean, max and min raise", function()
+    for _, dtype in ipairs(help.dtypes) do
+      for name, value in pairs{ sum = 0, prod = 1, logsumexp = -inf } do
+        for _, x in ipairs{ bp.zeros(0, dtype), bp.zeros(0, 3, dtype), bp.zeros(3, 0, dtype) } do
+          same(value, bp[name](x))
+          same(x, bp.grad(bp[name])(x))
+        end
+        same({ value, value, value }, bp[name](bp.zeros(0, 3, dtype), 1))
+        same({ value, value, value }, bp[name](bp.zeros(3, 0, dtype), 2))
+        same({}, bp[name](bp.zeros(0, 3, dtype), 2))
+        same(bp.zeros(0, 3, dtype), bp.grad(function(x) return bp[name](x, 1) end)(bp.zeros(0, 3, dtype)))
+      end
+      for _, name in ipairs{ "mean", "max", "min", "argmax", "argmin" } do
+        for _, x in ipairs{ bp.zeros(0, dtype), bp.zeros(0, 3, dtype), bp.zeros(3, 0, dtype) } do
+          raises("bp." .. name, bp[name], x)
+        end
+        raises("bp." .. name, bp[name], bp.zeros(0, 3, dtype), 1)
+        raises("bp." .. name, bp[name], bp.zeros(3, 0, dtype), 2)
+      end
+      assert.equal(0, bp.norm(bp.zeros(0, dtype)))
+    end
+  end)
+
+  it("of f32 accumulate in f64", function()
+    local n, tenth = 100000, help.f32(0.1)
+    local x = bp.full(0.1, n, "f32")
+    close(n * tenth, bp.sum(x), 1e-12)
+    close(tenth, bp.mean(x), 1e-12)
+    close(math.sqrt(n) * tenth, bp.norm(x), 1e-12)
+    close(n * tenth * tenth, bp.dot(x, x), 1e-12)
+    close(math.sqrt(2) * help.f32(1e30), bp.norm(bp.full(1e30, 2, "f32")), 1e-6) -- its square is no f32
+    close(help.f32(1e30) * 1e10, bp.prod(bp.vector({ 1e30, 1e10 }, "f32")), 1e-6)
+  end)
+
+  it("agree for long arrays", function() -- tolerance 1e-11: the order of additions is the library's own
+    local x = help.random_like(bp.zeros(1003), 5)
+    local list = x:totable()
+    close(reference.sum(list), bp.sum(x), 1e-11)
+    close(reference.logsumexp(list), bp.logsumexp(x), 1e-11)
+    local top = list[1]
+    for _, y in ipairs(list) do top = math.max(top, y) end
+    assert.equal(top, bp.max(x))
+    close(math.sqrt(reference.dot(list, list)), bp.norm(x), 1e-11)
+  end)
+
+  it("prod with zeros", function()
+    for _, dtype in ipairs(help.dtypes) do
+      same({ 0, 6, 0 }, bp.grad(bp.prod)(bp.vector({ 2, 0, 3 }, dtype)))
+      same({ 0, 0, 0 }, bp.grad(bp.prod)(bp.vector({ 0, 0, 3 }, dtype)))
+      local m = bp.matrix({ { 3, 0 }, { 0, 4 } }, dtype)
+      same({ { 0, 4 }, { 3, 0 } }, bp.grad(function(x) return bp.prod(x, 1) end)(m))
+    end
+  end)
+
+  it("P26: the weights of a tie add up to 1", function()
+    for _, dtype in ipairs(help.dtypes) do
+      same({ 0.5, 0, 0.5 }, bp.grad(bp.max)(bp.vector({ 3, 1, 3 }, dtype)))
+      same({ 0.25, 0.25, 0.25, 0.25 }, bp.grad(bp.min)(bp.vector({ 1, 1, 1, 1 }, dtype)))
+      same({ { 0.5, 0 }, { 0.5, 1 } }, bp.grad(function(m) return bp.max(m, 1) end)(
+        bp.matrix({ { 2, 1 }, { 2, 5 } }, dtype)))
+      same({ 0.5, 0.5 }, bp.grad(bp.max)(bp.vector({ -inf, -inf }, dtype)))
+      same({ 0, 0.5, 0.5 }, bp.grad(bp.max)(bp.vector({ 1, inf, inf }, dtype)))
+    end
+  end)
+
+  it("P27: norm has gradient x / norm, and 0 at 0", function()
+    for _, dtype in ipairs(help.dtypes) do
+      local value, g = bp.value_and_grad(bp.norm)(bp.vector({ 3, 0, -4 }, dtype))
+      close(5, value, tolerances[dtype])
+      close({ 0.6, 0, -0.8 }, g, tolerances[dtype])
+      value, g = bp.value_and_grad(bp.norm)(bp.matrix({ { 1, -1 }, { 1, 1 } }, dtype))
+      close(2, value, tolerances[dtype])
+      close({ { 0.5, -0.5 }, { 0.5, 0.5 } }, g, tolerances[dtype])
+      value, g = bp.value_and_grad(bp.norm)(bp.zeros(3, dtype))
+      same(0, value)
+      same({ 0, 0, 0 }, g)
+    end
+    same(nan, bp.norm(bp.vector{ 1, nan }))
+    assert.equal("float", math.type(bp.norm(bp.vector{ 3, 4 })))
+  end)
+
+  it("argmax and argmin give positions, of a tie the first", function()
+    for _, dtype in ipairs(help.dtypes) do
+      local v = bp.vector({ 2, 7, -1, 7, -1 }, dtype)
+      assert.equal(2, bp.argmax(v))
+      assert.equal(3, bp.argmin(v))
+      assert.equal("integer", math.type(bp.argmax(v)))
+      assert.equal(2, bp.argmax(v, 1))
+      local m = bp.matrix({ { 1, 9, 3 }, { 4, 5, 0 } }, dtype)
+      assert.same({ 1, 2 }, { bp.argmax(m) })
+      assert.same({ 2, 3 }, { bp.argmin(m) })
+      assert.equal("integer", math.type((bp.argmax(m))))
+      same(bp.vector{ 2, 1, 1 }, bp.argmax(m, 1))
+      same(bp.vector{ 2, 2 }, bp.argmax(m, 2))
+      same(bp.vector{ 1, 2, 2 }, bp.argmin(m, 1))
+      same(bp.vector{ 1, 3 }, bp.argmin(m, 2))
+      assert.equal(2, bp.argmax((help.window(v))))
+    end
+    for _, axis in ipairs{ 0, 3, 1.5, "1" } do raises("bp.argmax", bp.argmax, bp.ones(2, 2), axis) end
+    raises("bp.argmin", bp.argmin, bp.ones(2), 2)
+    raises("bp.argmax", bp.argmax, "x")
+    local value, g = bp.value_and_grad(function(x) return x[bp.argmax(x)] end)(bp.vector{ 1, 5, 2 })
+    same(5, value)
+    same({ 0, 1, 0 }, g)
+  end)
+end)
+
+describe("the softmax family:", function()
+  local points = { { 0.9, 0.2, 0.3 }, { -1, 2, 0.5 }, { 1, 1, 1 }, { 0, -3, 4 } }
+
+  for _, dtype in ipairs(help.dtypes) do
+    local tolerance = tolerances[dtype]
+
+    it("softmax and log_softmax of vectors and of each row, " .. dtype, function()
+      for _, name in ipairs{ "softmax", "log_softmax" } do
+        for _, x in ipairs(points) do close(reference[name](x), bp[name](bp.vector(x, dtype)), tolerance) end
+        close(each(points, reference[name]), bp[name](bp.matrix(points, dtype)), tolerance)
+        close(each(points, reference[name]), bp[name]((help.window(bp.matrix(points, dtype)))), tolerance)
+        close(reference[name](points[2]), bp[name]((help.window(bp.vector(points[2], dtype)))), tolerance)
+        assert.equal(dtype, bp[name](bp.vector(points[1], dtype)):dtype())
+        assert.equal("0x3", help.shape(bp[name](bp.zeros(0, 3, dtype))))
+        raises("bp." .. name, bp[name], bp.zeros(0, dtype)) -- no elements, nothing that adds up to 1
+        raises("bp." .. name, bp[name], bp.zeros(2, 0, dtype))
+        same({ name == "softmax" and 1 or 0 }, bp[name](bp.vector({ 7 }, dtype)))
+      end
+    end)
+
+    it("their pullbacks, " .. dtype, function()
+      local c = { 0.3, -1, 2 }
+      for _, x in ipairs(points) do
+        local s = reference.softmax(x)
+        local along, total = reference.dot(s, c), reference.sum(c)
+        local _, soft <close> = bp.vjp(bp.softmax, bp.vector(x, dtype))
+        close(each(s, function(p, j) return p * (c[j] - along) end), soft(bp.vector(c, dtype)), tolerance)
+        local _, log_soft <close> = bp.vjp(bp.log_softmax, bp.vector(x, dtype))
+        close(each(s, function(p, j) return c[j] - p * total end), log_soft(bp.vector(c, dtype)), tolerance)
+      end
+    end)
+
+    it("softmax_cross_entropy with a distribution of any sum, " .. dtype, function()
+      for _, target in ipairs{ { 0, 1, 0 }, { 0.2, 0.3, 0.5 }, { 1, 2, 0.5 }, { 0, 0, 0 } } do
+        local total = reference.sum(target)
+        local function slope(x) return each(reference.softmax(x), function(p, j) return p * total - target[j] end) end
+        for _, x in ipairs(points) do
+          local value, g = bp.value_and_grad(bp.softmax_cross_entropy)(bp.vector(x, dtype), bp.vector(target, dtype))
+          close(reference.cross_entropy(x, target), value, tolerance)
+          assert.equal("float", math.type(value))
+          close(slope(x), g, tolerance)
+        end
+        local targets = each(points, function() return target end)
+        local rows = bp.matrix(targets, dtype)
+        local value, g = bp.value_and_grad(bp.softmax_cross_entropy)(bp.matrix(points, dtype), rows)
+        close(reference.sum(each(points, function(x) return reference.cross_entropy(x, target) end)) / #points, value,
+          tolerance)
+        close(each(points, function(x) return each(slope(x), function(d) return d / #points end) end), g, tolerance)
+      end
+    end)
+
+    it("softmax_cross_entropy with class numbers, " .. dtype, function()
+      local classes = { 3, 1, 2, 2 }
+      local hot = each(classes, function(c) return each({ 1, 2, 3 }, function(j) return j == c and 1 or 0 end) end)
+      local m = bp.matrix(points, dtype)
+      local value, g = bp.value_and_grad(bp.softmax_cross_entropy)(m, bp.matrix(hot, dtype))
+      for _, target in ipairs{ classes, bp.vector(classes), bp.vector(classes, "f32") } do
+        local v, d = bp.value_and_grad(function(x) return bp.softmax_cross_entropy(x, target) end)(m)
+        close(value, v, tolerance)
+        close(g, d, tolerance)
+      end
+      for c = 1, 3 do
+        local logits = bp.vector(points[1], dtype)
+        local v, d = bp.value_and_grad(function(x) return bp.softmax_cross_entropy(x, c) end)(logits)
+        close(-reference.log_softmax(points[1])[c], v, tolerance)
+        close(each(reference.softmax(points[1]), function(p, j) return p - (j == c and 1 or 0) end), d, tolerance)
+      end
+    end)
+
+    it("P25: at +-1000 and -inf, " .. dtype, function()
+      local x = { 1000, -1000, 0 }
+      same({ 1, 0, 0 }, bp.softmax(bp.vector(x, dtype)))
+      same({ 0, -2000, -1000 }, bp.log_softmax(bp.vector(x, dtype)))
+      same({ 1, 0, 0 }, bp.softmax(bp.vector({ 5, -inf, -inf }, dtype)))
+      same({ 0, -inf }, bp.log_softmax(bp.vector({ 5, -inf }, dtype)))
+      close(1000 + math.log(2), bp.logsumexp(bp.vector({ 1000, 1000, -1000 }, dtype)), tolerance)
+      close(-1000, bp.logsumexp(bp.vector({ -1000, -inf, -3000 }, dtype)), tolerance)
+      same({ -inf, inf }, { bp.logsumexp(bp.full(-inf, 2, dtype)), bp.logsumexp(bp.vector({ 1, inf }, dtype)) })
+      same({ 1, 0 }, bp.grad(bp.logsumexp)(bp.vector({ 3, -inf }, dtype)))
+      same({ 0.5, 0.5, 0 }, bp.grad(bp.logsumexp)(bp.vector({ 1000, 1000, -1000 }, dtype)))
+      same({ 0, 0, 0 }, bp.grad(bp.softmax)(bp.vector(x, dtype)))
+      same({ -2, 1, 1 }, bp.grad(bp.log_softmax)(bp.vector(x, dtype)))
+      for _, case in ipairs{
+        { x, { 0, 1, 0 }, 2000, { 1, -1, 0 } }, { x, { 1, 0, 0 }, 0, { 0, 0, 0 } },
+        { { 0, -inf }, { 1, 0 }, 0, { 0, 0 } }, { { 0, -inf }, { 0, 1 }, inf, { 1, -1 } },
+      } do
+        local target = bp.vector(case[2], dtype)
+        local value, g = bp.value_and_grad(bp.softmax_cross_entropy)(bp.vector(case[1], dtype), target)
+        same(case[3], value)
+        same(case[4], g)
+      end
+      local value, g = bp.value_and_grad(function(l) return bp.softmax_cross_entropy(l, 2) end)(bp.vector(x, dtype))
+      same(2000, value)
+      same({ 1, -1, 0 }, g)
+    end)
+
+    it("P25: the plain log of softmax has finite gradients, " .. dtype, function()
+      local target = bp.vector({ 0, 1, 0 }, dtype)
+      local function loss(x) return -bp.dot(target, bp.log(bp.softmax(x))) end
+      close({ 1, -1, 0 }, bp.grad(loss)(bp.vector({ 1000, -1000, 0 }, dtype)), tolerance)
+      close(each(reference.softmax(points[2]), function(p, j) return p - (j == 2 and 1 or 0) end),
+        bp.grad(loss)(bp.vector(points[2], dtype)), tolerance)
+    end)
+
+    it("sigmoid_cross_entropy of single logits, " .. dtype, function()
+      for _, x in ipairs{ -2, 0.5, 3 } do
+        for _, t in ipairs{ 0, 0.25, 1 } do
+          local expected, slope = math.log(1 + math.exp(x)) - t * x, reference.sigmoid(x) - t
+          local value, g = bp.value_and_grad(bp.sigmoid_cross_entropy)(bp.vector({ x }, dtype), bp.vector({ t }, dtype))
+          close(expected, value, tolerance)
+          close(slope, g[1], tolerance)
+          assert.equal("float", math.type(value))
+        end
+      end
+      -- several logits are summed; of a batch the mean over its rows
+      local logits, targets = { -2, 0.5, 3 }, { 0.25, 1, 0 }
+      local terms = each(logits, function(x, i) return math.log(1 + math.exp(x)) - targets[i] * x end)
+      local slopes = each(logits, function(x, i) return reference.sigmoid(x) - targets[i] end)
+      local value, g = bp.value_and_grad(bp.sigmoid_cross_entropy)(bp.vector(logits, dtype), bp.vector(targets, dtype))
+      close(reference.sum(terms), value, tolerance)
+      close(slopes, g, tolerance)
+      value, g = bp.value_and_grad(bp.sigmoid_cross_entropy)(
+        bp.matrix({ logits, logits }, dtype), bp.matrix({ targets, targets }, dtype))
+      close(reference.sum(terms), value, tolerance)
+      local halves = each(slopes, function(d) return d / 2 end)
+      close({ halves, halves }, g, tolerance)
+      for _, case in ipairs{ { 1000, 1, 0, 0 }, { 1000, 0, 1000, 1 }, { -1000, 1, 1000, -1 }, { -1000, 0, 0, 0 } } do
+        value, g = bp.value_and_grad(bp.sigmoid_cross_entropy)(
+          bp.vector({ case[1] }, dtype), bp.vector({ case[2] }, dtype))
+        same({ case[3], case[4] }, { value, g[1] })
+      end
+    end)
+  end
+
+  it("P29: log of softmax is the plain composition where both are fine, also where softmax is used again", function()
+    for _, x in ipairs(points) do
+      local s = reference.softmax(x)
+      close(each(s, math.log), bp.log(bp.softmax(bp.vector(x))), 1e-12)
+      local function twice(v) -- entropy: sum s log s, whose gradient needs both uses
+        local p = bp.softmax(v)
+        return bp.sum(p * bp.log(p))
+      end
+      local value, g = bp.value_and_grad(twice)(bp.vector(x))
+      local entropy = reference.dot(s, each(s, math.log))
+      close(entropy, value, 1e-12)
+      close(each(s, function(p) return p * (math.log(p) - entropy) end), g, 1e-12)
+    end
+  end)
+
+  it("P28: do not hide a NaN", function()
+    for _, name in ipairs{ "softmax", "log_softmax" } do
+      same({ nan, nan, nan }, bp[name](bp.vector{ 1, nan, 2 }))
+      same({ nan, nan }, bp[name](bp.matrix{ { 1, nan }, { 1, 1 } })[1])
+      assert.is_true(bp[name](bp.matrix{ { 1, nan }, { 1, 1 } })[2][1] == bp[name](bp.vector{ 1, 1 })[1])
+    end
+    same(nan, bp.softmax_cross_entropy(bp.vector{ 1, nan }, bp.vector{ 1, 0 }))
+    same(nan, bp.softmax_cross_entropy(bp.vector{ 1, nan }, 1))
+    same(nan, bp.sigmoid_cross_entropy(bp.vector{ nan }, bp.vector{ 1 }))
+  end)
+
+  it("P30: refuse targets that do not fit", function()
+    local v, m = bp.zeros(3), bp.zeros(2, 3)
+    for _, target in ipairs{ bp.zeros(2), bp.zeros(1, 3), 0, 4, -1, 1.5, nan, "1", { 1, 2 }, {}, bp.zeros(3, "f32") } do
+      raises("bp.softmax_cross_entropy", bp.softmax_cross_entropy, v, target)
+    end
+    for _, target in ipairs{ bp.zeros(3, 2), bp.zeros(3), { 1 }, { 1, 2, 3 }, { 1, 4 }, { 0, 1 }, { 1, 1.5 },
+      { 1, "x" }, bp.vector{ 1, 4 }, bp.vector{ 0, 1 }, bp.vector{ 1, 1.5 }, bp.vector{ 1, nan },
+      bp.zeros(2, 3, "f32") } do
+      raises("bp.softmax_cross_entropy", bp.softmax_cross_entropy, m, target)
+    end
+    raises("bp.softmax_cross_entropy", bp.softmax_cross_entropy, v)
+    raises("bp.sigmoid_cross_entropy", bp.sigmoid_cross_entropy, v, bp.zeros(2))
+    raises("bp.sigmoid_cross_entropy", bp.sigmoid_cross_entropy, v)
+    raises({ "bp.sigmoid_cross_entropy", "astype" }, bp.sigmoid_cross_entropy, v, bp.zeros(3, "f32"))
+    for _, bad in ipairs{ "x", {}, true } do
+      raises("bp.softmax", bp.softmax, bad)
+      raises("bp.log_softmax", bp.log_softmax, bad)
+    end
+  end)
+end)

@@ -1,0 +1,151 @@
+/* The binding: the only code that knows Lua. Lua errors are raised here and nowhere below; nothing of the core is
+ * half done when one is, and every buffer has an owner before anything that can raise.
+ *
+ * Three userdata: an array handle (one reference to a buffer, with __gc), a variable (a node of a tape, without __gc),
+ * and a tape handle. They are told apart by their first word, an address inside the state, so that an exchanged
+ * metatable or a foreign userdata is an error and never a crash. */
+#ifndef BP_BINDING_BINDING_H
+#define BP_BINDING_BINDING_H
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "../tape/tape.h"
+
+/* One for each Lua state: a userdata kept in the registry. */
+typedef struct bp_state {
+  bp_context cx;
+  char array_mark, variable_mark, tape_mark, rng_mark; /* their addresses are the first words of the userdata */
+  int array_metatable, variable_metatable, tape_metatable, rng_metatable, methods; /* references in the registry */
+  int functions;           /* what the Lua side gives back to us, by name */
+  int tapes;               /* the table that keeps the tapes' memory */
+  struct bp_box *free_box; /* tapes in no use */
+  ptrdiff_t unreported;    /* bytes in handles that the collector has not been told about */
+  bool tracing;            /* remember the user's line for every node */
+  char source_prefix[256]; /* of our own Lua files, to find the user's line */
+} bp_state;
+
+typedef struct bp_handle {
+  const void *mark;
+  bp_array array; /* of rank 0 when released or given away */
+  uint8_t read_only;
+  uint8_t given; /* taken over by a gradient: gone */
+  uint8_t seen;  /* used while a list is scanned for repetitions */
+} bp_handle;
+
+/* A tape and what the binding keeps with it. Its memory lives as long as the state. */
+typedef struct bp_box {
+  bp_tape tape;
+  int table;                /* in the registry while open: operations' entries, objects, their gradients, lines */
+  uint32_t last_generation; /* a box whose generations are used up is not used again */
+  struct bp_box *next_free;
+} bp_box;
+
+typedef struct bp_variable {
+  const void *mark;
+  bp_box *box;
+  uint32_t generation;
+  bp_index node;
+} bp_variable;
+
+typedef struct bp_tape_handle {
+  const void *mark;
+  bp_box *box;
+  uint32_t generation;
+} bp_tape_handle;
+
+/* The state that a function of ours was made with: upvalue 1. */
+static inline bp_state *bp_state_of(lua_State *L) {
+  return lua_touserdata(L, lua_upvalueindex(1));
+}
+
+/* ---- errors.c ---- */
+
+/* Raises with the position of the user's own line: the first level of the stack outside our Lua files. */
+int bp_raise(lua_State *L, bp_state *s, const char *format, ...);
+/* Raises what a status other than BP_OK says. For BP_RAISED the error object is on the top of the stack. */
+void bp_raise_status(lua_State *L, bp_state *s, bp_status status);
+/* Pushes "file:line: " of the user's line, or "". */
+void bp_push_position(lua_State *L, bp_state *s);
+/* "nil", "string", "vector", "tracked number"..., for messages. */
+const char *bp_type_of(lua_State *L, bp_state *s, int index);
+/* After the allocator refused: gives the pool back and collects. */
+void bp_make_room(lua_State *L, bp_state *s);
+
+/* Runs an expression that gives a bp_status, once more after making room, and raises what is left. */
+#define BP_TRY(L, s, expression)                                     \
+  do {                                                               \
+    bp_status status_ = (expression);                                \
+    if (status_ == BP_NOMEM) bp_make_room(L, s), status_ = (expression); \
+    if (status_ != BP_OK) bp_raise_status(L, s, status_);            \
+  } while (0)
+
+/* ---- handles.c ---- */
+
+bp_handle *bp_handle_at(lua_State *L, bp_state *s, int index);     /* NULL if there is none */
+bp_variable *bp_variable_at(lua_State *L, bp_state *s, int index); /* NULL if there is none */
+/* The handle of an array in use; raises "name: argument k: ..." otherwise. */
+bp_handle *bp_check_array(lua_State *L, bp_state *s, int index, const char *name);
+bp_handle *bp_check_writable(lua_State *L, bp_state *s, int index, const char *name);
+/* The box of a variable whose call is still recording, or raises. */
+bp_box *bp_check_variable(lua_State *L, bp_state *s, const bp_variable *variable, const char *name);
+
+/* Pushes a handle without storage. */
+bp_handle *bp_push_handle(lua_State *L, bp_state *s);
+/* Pushes a new array, not filled. */
+bp_handle *bp_push_new(lua_State *L, bp_state *s, bp_array shape);
+/* Gives a handle without storage an array with its reference: cannot fail, so push the handle first. */
+void bp_hold(bp_state *s, bp_handle *handle, const bp_array *array);
+/* Pushes a handle that shares the array. */
+bp_handle *bp_push_shared(lua_State *L, bp_state *s, const bp_array *array, bool read_only);
+void bp_push_variable(lua_State *L, bp_state *s, bp_box *box, bp_index node);
+/* Tells the collector of bytes it cannot see, if they are many. May run finalizers. */
+void bp_report(lua_State *L, bp_state *s);
+
+/* Reads a number, array or variable; false if the value is none. *box is set by the first variable and compared with
+ * that of others. */
+bool bp_read_operand(lua_State *L, bp_state *s, int index, const char *name, bp_operand *operand, bp_box **box);
+
+/* ---- the families; each adds its functions to the table on the top of the stack ---- */
+
+void bp_open_arrays(lua_State *L, bp_state *s);
+void bp_open_variables(lua_State *L, bp_state *s);
+void bp_open_ops(lua_State *L, bp_state *s);
+void bp_open_tapes(lua_State *L, bp_state *s);
+void bp_open_rng(lua_State *L, bp_state *s);
+void bp_open_custom(lua_State *L, bp_state *s);
+void bp_open_inplace(lua_State *L, bp_state *s);
+void bp_open_bytes(lua_State *L, bp_state *s);
+
+/* luaL_setfuncs with the state as the upvalue. */
+void bp_set_functions(lua_State *L, bp_state *s, const luaL_Reg *functions);
+
+/* Pushes the Lua function of a row. Raises on a malformed row. */
+void bp_push_op(lua_State *L, bp_state *s, const bp_op *op, const char *source);
+/* The row of a built-in operation. */
+const bp_op *bp_builtin(const char *name);
+
+/* Whether a dtype name stands at an index (absent: f64); raises on another string. */
+bp_dtype bp_check_dtype(lua_State *L, bp_state *s, int index, const char *name);
+/* A size from 0 to 2^31 - 1; raises otherwise. */
+size_t bp_check_size(lua_State *L, bp_state *s, int index, const char *name);
+/* An integer, also given as a float; false if the value is none. */
+bool bp_to_integer(lua_State *L, int index, lua_Integer *value);
+
+/* Sizes n [, m] [, dtype] from an argument on. */
+bp_array bp_check_shape(lua_State *L, bp_state *s, int index, const char *name);
+/* __eq of arrays and variables. */
+int bp_equal(lua_State *L);
+/* Pushes shape, dtype and values, shortened. */
+void bp_push_text(lua_State *L, const bp_array *x);
+
+/* ---- tapes.c ---- */
+
+/* Pushes the table of an open tape. */
+void bp_push_box_table(lua_State *L, const bp_box *box);
+/* Notes the Lua object at the top of the stack, which stays, as the value of a node. */
+void bp_keep_object(lua_State *L, const bp_box *box, bp_index node);
+/* Adds the Lua object at the top of the stack, which is popped, to the gradient of a node. */
+void bp_add_object(lua_State *L, bp_state *s, const bp_box *box, bp_index node);
+
+#endif

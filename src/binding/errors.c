@@ -1,0 +1,65 @@
+#include <string.h>
+
+#include "binding.h"
+
+void bp_push_position(lua_State *L, bp_state *s) {
+  lua_Debug where;
+  size_t prefix = strlen(s->source_prefix);
+  for (int level = 0; lua_getstack(L, level, &where); level++) {
+    lua_getinfo(L, "Sl", &where);
+    if (where.currentline <= 0) continue;
+    if (prefix > 0 && strncmp(where.source, s->source_prefix, prefix) == 0) continue;
+    lua_pushfstring(L, "%s:%d: ", where.short_src, where.currentline);
+    return;
+  }
+  lua_pushliteral(L, "");
+}
+
+int bp_raise(lua_State *L, bp_state *s, const char *format, ...) {
+  va_list arguments;
+  bp_push_position(L, s);
+  va_start(arguments, format);
+  lua_pushvfstring(L, format, arguments);
+  va_end(arguments);
+  lua_concat(L, 2);
+  return lua_error(L);
+}
+
+void bp_raise_status(lua_State *L, bp_state *s, bp_status status) {
+  switch (status) {
+  case BP_RAISED: lua_error(L); break;
+  case BP_NOMEM:
+    lua_pushliteral(L, "not enough memory"); /* as Lua says it: no position */
+    lua_error(L);
+    break;
+  default: bp_raise(L, s, "%s", s->cx.message);
+  }
+}
+
+void bp_make_room(lua_State *L, bp_state *s) {
+  bp_pool_drop(&s->cx);
+  lua_gc(L, LUA_GCCOLLECT);
+  bp_pool_drop(&s->cx); /* what the collector has freed just now */
+}
+
+const char *bp_type_of(lua_State *L, bp_state *s, int index) {
+  static const char *const plain[] = {"number", "vector", "matrix"};
+  static const char *const tracked[] = {"tracked number", "tracked vector", "tracked matrix"};
+  const bp_handle *handle = bp_handle_at(L, s, index);
+  if (handle != NULL) {
+    if (handle->given) return "array given to a gradient";
+    return handle->array.rank == 0 ? "released array" : plain[handle->array.rank];
+  }
+  const bp_variable *variable = bp_variable_at(L, s, index);
+  if (variable != NULL) {
+    if (variable->generation != variable->box->tape.generation) return "tracked value whose call has ended";
+    const bp_node *node = &variable->box->tape.nodes[variable->node];
+    return node->object ? "tracked instance" : tracked[node->value.rank];
+  }
+  if (luaL_getmetafield(L, index, "__name") == LUA_TSTRING) {
+    const char *name = lua_tostring(L, -1);
+    lua_pop(L, 1); /* the metatable keeps it */
+    return name;
+  }
+  return luaL_typename(L, index);
+}

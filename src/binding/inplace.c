@@ -1,0 +1,116 @@
+/* In-place calls. Each one counts a version of the storage, so that a tape that needs the old values raises. */
+#include "binding.h"
+
+static void touch(bp_array *x) {
+  x->buffer->version++;
+}
+
+static void check_like(lua_State *L, bp_state *s, const bp_array *x, const bp_array *y, const char *name) {
+  if (!bp_same_shape(x, y))
+    bp_raise(L, s, "%s: shapes %s and %s do not agree", name, bp_describe(x).text, bp_describe(y).text);
+  if (x->dtype != y->dtype)
+    bp_raise(L, s, "%s: %s and %s do not mix: convert one with x:astype(\"%s\")", name, bp_dtype_name(x->dtype),
+             bp_dtype_name(y->dtype), bp_dtype_name(x->dtype));
+}
+
+/* Windows of one buffer that overlap but are not the same would be read after they were written: read a copy then. */
+static bp_array without_overlap(lua_State *L, bp_state *s, const bp_array *source, const bp_array *target) {
+  if (!bp_overlap(source, target) || source->data == target->data) return *source;
+  bp_handle *copy = bp_push_new(L, s, bp_shape_like(source));
+  bp_axpby(&s->cx, 1, source, 0, &copy->array);
+  return copy->array;
+}
+
+/* y = y + a x; the arrays have been checked for one shape. */
+static int axpy(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  if (lua_type(L, 1) != LUA_TNUMBER) bp_raise(L, s, "bp.axpy: argument 1: expected a number, got %s", bp_type_of(L, s, 1));
+  const bp_handle *x = bp_check_array(L, s, 2, "bp.axpy");
+  bp_handle *y = bp_check_writable(L, s, 3, "bp.axpy");
+  check_like(L, s, &x->array, &y->array, "bp.axpy");
+  bp_array source = without_overlap(L, s, &x->array, &y->array);
+  bp_axpby(&s->cx, lua_tonumber(L, 1), &source, 1, &y->array);
+  touch(&y->array);
+  return 0;
+}
+
+/* core.scale(a, x): x = a x. */
+static int scale(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  bp_handle *x = bp_check_writable(L, s, 2, "scale");
+  bp_axpby(&s->cx, luaL_checknumber(L, 1), &x->array, 0, &x->array);
+  touch(&x->array);
+  return 0;
+}
+
+static int copy(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  bp_handle *x = bp_check_writable(L, s, 1, "copy");
+  const bp_handle *y = bp_check_array(L, s, 2, "copy");
+  check_like(L, s, &x->array, &y->array, "copy");
+  bp_array source = without_overlap(L, s, &y->array, &x->array);
+  if (source.data != x->array.data) bp_axpby(&s->cx, 1, &source, 0, &x->array);
+  touch(&x->array);
+  lua_settop(L, 1);
+  return 1;
+}
+
+static int fill(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  bp_handle *x = bp_check_writable(L, s, 1, "fill");
+  if (lua_type(L, 2) != LUA_TNUMBER) bp_raise(L, s, "fill: expected a number, got %s", bp_type_of(L, s, 2));
+  bp_fill(&s->cx, &x->array, lua_tonumber(L, 2));
+  touch(&x->array);
+  lua_settop(L, 1);
+  return 1;
+}
+
+static int set(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  bp_handle *x = bp_check_writable(L, s, 1, "set");
+  lua_Integer i = 0, j = 1;
+  bool matrix = x->array.rank == 2;
+  int value = matrix ? 4 : 3;
+  bool fits = bp_to_integer(L, 2, &i) && (!matrix || bp_to_integer(L, 3, &j));
+  if (!fits || i < 1 || j < 1 || (size_t)i > x->array.rows || (size_t)j > x->array.cols)
+    bp_raise(L, s, "set: position %s%s%s is out of range in shape %s", luaL_tolstring(L, 2, NULL), matrix ? ", " : "",
+             matrix ? luaL_tolstring(L, 3, NULL) : "", bp_describe(&x->array).text);
+  if (lua_type(L, value) != LUA_TNUMBER)
+    bp_raise(L, s, "set: an element must be a number, got %s", bp_type_of(L, s, value));
+  bp_store(&x->array, (size_t)i - 1, (size_t)j - 1, lua_tonumber(L, value));
+  touch(&x->array);
+  return 0;
+}
+
+/* core.adam(x, g, m, v, beta1, beta2, rate, epsilon, decay, l2): one step, in place in x, m and v. */
+static int adam(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  bp_handle *x = bp_check_writable(L, s, 1, "bp.optim"), *m = bp_check_writable(L, s, 3, "bp.optim");
+  bp_handle *v = bp_check_writable(L, s, 4, "bp.optim");
+  const bp_handle *g = bp_check_array(L, s, 2, "bp.optim");
+  check_like(L, s, &x->array, &g->array, "bp.optim");
+  check_like(L, s, &x->array, &m->array, "bp.optim");
+  check_like(L, s, &x->array, &v->array, "bp.optim");
+  bp_adam step = {luaL_checknumber(L, 5), luaL_checknumber(L, 6), luaL_checknumber(L, 7),
+                  luaL_checknumber(L, 8), luaL_checknumber(L, 9), luaL_checknumber(L, 10)};
+  bp_adam_step(&s->cx, &x->array, &g->array, &m->array, &v->array, &step);
+  touch(&x->array);
+  return 0;
+}
+
+/* core.same_storage(x): a key that two handles share when they are windows of the same elements. */
+static int storage_key(lua_State *L) {
+  const bp_handle *x = bp_check_array(L, bp_state_of(L), 1, "bp.optim");
+  lua_pushfstring(L, "%p:%d:%d:%d", x->array.data, (int)x->array.rows, (int)x->array.cols, (int)x->array.stride);
+  return 1;
+}
+
+void bp_open_inplace(lua_State *L, bp_state *s) {
+  static const luaL_Reg functions[] = {
+      {"axpy", axpy}, {"scale", scale}, {"adam", adam}, {"storage_key", storage_key}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"copy", copy}, {"fill", fill}, {"set", set}, {NULL, NULL}};
+  bp_set_functions(L, s, functions);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->methods);
+  bp_set_functions(L, s, methods);
+  lua_pop(L, 1);
+}

@@ -1,0 +1,440 @@
+/* Operations as Lua functions. The signature of a row is read once, when it is registered; a call then follows it:
+ * arguments become operands and attributes, the tape layer does the rest. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "binding.h"
+
+typedef enum parameter_kind {
+  VALUE,
+  VALUES,
+  NUMBER,
+  INTEGER,
+  INDEX,
+  SIZE,
+  AXIS,
+  DTYPE,
+  INDICES,
+  TARGET
+} parameter_kind;
+
+static const struct {
+  const char *word, *expected;
+} kinds[] = {
+    [VALUE] = {"value", "a number, vector or matrix"},
+    [VALUES] = {"values", "a list"},
+    [NUMBER] = {"number", "a number"},
+    [INTEGER] = {"integer", "an integer"},
+    [INDEX] = {"index", "an integer"},
+    [SIZE] = {"size", "a size from 0 to 2^31 - 1"},
+    [AXIS] = {"axis", "axis 1 or 2"},
+    [DTYPE] = {"dtype", "\"f64\" or \"f32\""},
+    [INDICES] = {"indices", "an integer, or a list or vector of them"},
+    [TARGET] = {"target", "a vector or matrix, or class numbers"},
+};
+
+enum { MAX_PARAMETERS = 8 };
+
+typedef struct parameter {
+  parameter_kind kind;
+  bool optional;
+  double fallback;
+  char name[16];
+} parameter;
+
+/* A registered operation. */
+typedef struct entry {
+  const bp_op *op;
+  const char *source;
+  char name[64]; /* as users see it */
+  parameter parameters[MAX_PARAMETERS];
+  int count;
+  bool has_attributes;
+} entry;
+
+/* ---- signatures -------------------------------------------------------------------------------------------------- */
+
+static const char *skip_spaces(const char *text) {
+  return text + strspn(text, " ");
+}
+
+/* Reads `kind name`, `kind name?` or `kind name = number`; NULL if it is none of them. */
+static const char *read_parameter(const char *text, parameter *p) {
+  size_t word = strcspn(text, " ");
+  bool known = false;
+  for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++)
+    if (strlen(kinds[k].word) == word && strncmp(kinds[k].word, text, word) == 0) p->kind = (parameter_kind)k, known = true;
+  text = skip_spaces(text + word);
+  size_t length = strcspn(text, " ?,=");
+  if (!known || length == 0 || length >= sizeof p->name) return NULL;
+  memcpy(p->name, text, length);
+  p->name[length] = '\0';
+  text += length;
+  p->optional = *text == '?';
+  p->fallback = p->kind == INDEX || p->kind == SIZE ? -1 : 0;
+  text = skip_spaces(p->optional ? text + 1 : text);
+  if (*text == '=') {
+    char *end;
+    p->fallback = strtod(text + 1, &end);
+    p->optional = true;
+    text = skip_spaces(end);
+  }
+  if (*text != ',' && *text != '\0') return NULL;
+  return skip_spaces(*text == ',' ? text + 1 : text);
+}
+
+/* An attribute has a place for each of so many numbers and integers. */
+static bool fits(const entry *e) {
+  int numbers = 0, integers = 0, values = 0;
+  for (int k = 0; k < e->count; k++) {
+    parameter_kind kind = e->parameters[k].kind;
+    if (kind == VALUE || kind == TARGET) values++;
+    if (kind == VALUES && (e->op->flags & (BP_OP_CONTIGUOUS | BP_OP_PRODUCT)) != 0) return false;
+    if (kind == NUMBER) numbers++;
+    if (kind == INTEGER || kind == INDEX || kind == SIZE || kind == AXIS || kind == DTYPE) integers++;
+  }
+  return numbers <= 2 && integers <= 3 && values <= 3 && e->op->result_count <= BP_MAX_RESULTS;
+}
+
+static bool read_signature(entry *e) {
+  const char *text = skip_spaces(e->op->signature);
+  while (*text != '\0') {
+    if (e->count == MAX_PARAMETERS) return false;
+    parameter *p = &e->parameters[e->count++];
+    text = read_parameter(text, p);
+    if (text == NULL) return false;
+    if (p->kind != VALUE && p->kind != VALUES) e->has_attributes = true;
+  }
+  return fits(e);
+}
+
+/* ---- arguments --------------------------------------------------------------------------------------------------- */
+
+/* What a call collects. The operands of a list stand in a userdata on the stack. */
+typedef struct arguments {
+  bp_operand few[BP_FEW_OPERANDS];
+  bp_operand *operands;
+  size_t count;
+  bp_attributes attributes;
+  size_t numbers, integers;
+  bp_handle *held; /* the indices' storage */
+  bp_box *box;
+} arguments;
+
+static int wrong(lua_State *L, bp_state *s, const entry *e, int index, const parameter *p) {
+  return bp_raise(L, s, "%s: argument %d (%s): expected %s, got %s", e->name, index, p->name, kinds[p->kind].expected,
+                  bp_type_of(L, s, index));
+}
+
+static int wrong_number(lua_State *L, bp_state *s, const entry *e, int index, const parameter *p) {
+  return bp_raise(L, s, "%s: argument %d (%s): expected %s, got %s", e->name, index, p->name, kinds[p->kind].expected,
+                  luaL_tolstring(L, index, NULL));
+}
+
+static void read_list(lua_State *L, bp_state *s, const entry *e, int index, arguments *a) {
+  size_t n = lua_rawlen(L, index);
+  if (n > BP_MAX_ELEMENTS) bp_raise(L, s, "%s: argument %d: the list is too long", e->name, index);
+  if (n > BP_FEW_OPERANDS) a->operands = lua_newuserdatauv(L, n * sizeof *a->operands, 0);
+  for (size_t k = 0; k < n; k++) {
+    lua_rawgeti(L, index, (lua_Integer)k + 1);
+    if (!bp_read_operand(L, s, -1, e->name, &a->operands[k], &a->box))
+      bp_raise(L, s, "%s: element %d of the list: expected a number, vector or matrix, got %s", e->name, (int)k + 1,
+               bp_type_of(L, s, -1));
+    lua_pop(L, 1);
+  }
+  a->count = n;
+}
+
+/* The position of Lua, from 1, as ours, from 0. What is not an integer is an error. */
+static int64_t to_position(lua_State *L, bp_state *s, const entry *e, int index, const parameter *p, double value) {
+  if (!(value >= -0x1p53 && value <= 0x1p53) || floor(value) != value)
+    bp_raise(L, s, "%s: argument %d (%s): expected integers, got %f", e->name, index, p->name, value);
+  return (int64_t)value - 1;
+}
+
+/* The storage belongs to a handle on the stack, so that an error leaves nothing behind. */
+static void read_indices(lua_State *L, bp_state *s, const entry *e, int index, const parameter *p, arguments *a) {
+  const bp_handle *handle = bp_handle_at(L, s, index);
+  size_t n = 1;
+  if (handle != NULL) {
+    bp_check_array(L, s, index, e->name);
+    if (handle->array.rank != 1) wrong(L, s, e, index, p);
+    n = handle->array.rows;
+  } else if (lua_istable(L, index)) {
+    n = lua_rawlen(L, index);
+  } else if (lua_type(L, index) != LUA_TNUMBER) {
+    wrong(L, s, e, index, p);
+  }
+  if (n > BP_MAX_ELEMENTS) bp_raise(L, s, "%s: argument %d: the list is too long", e->name, index);
+  _Static_assert(sizeof(int64_t) == sizeof(double), "positions are kept in an f64 vector's storage");
+  a->held = bp_push_new(L, s, bp_shape_vector(n, BP_F64));
+  int64_t *positions = a->held->array.data;
+  for (size_t k = 0; k < n; k++) {
+    double value;
+    if (handle != NULL) {
+      value = bp_load(&handle->array, k, 0);
+    } else if (lua_istable(L, index)) {
+      if (lua_rawgeti(L, index, (lua_Integer)k + 1) != LUA_TNUMBER)
+        bp_raise(L, s, "%s: argument %d (%s): element %d: expected an integer, got %s", e->name, index, p->name,
+                 (int)k + 1, bp_type_of(L, s, -1));
+      value = lua_tonumber(L, -1);
+      lua_pop(L, 1);
+    } else {
+      value = lua_tonumber(L, index);
+    }
+    positions[k] = to_position(L, s, e, index, p, value);
+  }
+  a->attributes.index_buffer = a->held->array.buffer;
+  a->attributes.indices = positions;
+  a->attributes.index_count = n;
+}
+
+/* A target of class numbers: a number, a list, or a vector where the logits are a batch. */
+static bool is_classes(lua_State *L, bp_state *s, int index, const arguments *a) {
+  const bp_handle *handle = bp_handle_at(L, s, index);
+  if (handle != NULL) return handle->array.rank == 1 && a->count > 0 && a->operands[0].array.rank == 2;
+  return lua_istable(L, index) || lua_type(L, index) == LUA_TNUMBER;
+}
+
+static int64_t read_integer(lua_State *L, bp_state *s, const entry *e, int index, const parameter *p) {
+  lua_Integer value = 0;
+  if (p->kind == DTYPE) {
+    if (lua_type(L, index) != LUA_TSTRING) wrong(L, s, e, index, p);
+    return (int64_t)bp_check_dtype(L, s, index, e->name) + 1;
+  }
+  if (lua_type(L, index) != LUA_TNUMBER) wrong(L, s, e, index, p);
+  if (!bp_to_integer(L, index, &value)) wrong_number(L, s, e, index, p);
+  if (p->kind == SIZE && (value < 0 || (size_t)value > BP_MAX_ELEMENTS)) wrong_number(L, s, e, index, p);
+  if (p->kind == AXIS && value != 1 && value != 2) wrong_number(L, s, e, index, p);
+  if (p->kind == INDEX && (value < INT32_MIN || value > INT32_MAX))
+    bp_raise(L, s, "%s: argument %d (%s): %s is out of range", e->name, index, p->name, luaL_tolstring(L, index, NULL));
+  return p->kind == INDEX ? value - 1 : value;
+}
+
+/* An optional argument may be left out before one of another type: konst(s, n, "f32"). */
+static bool is_left_out(lua_State *L, const parameter *p, int index) {
+  if (lua_isnoneornil(L, index)) return true;
+  return p->kind != DTYPE && lua_type(L, index) == LUA_TSTRING;
+}
+
+/* Reads one argument; false if it is absent, and then consumes nothing but a nil. */
+static bool read_argument(lua_State *L, bp_state *s, const entry *e, const parameter *p, int index, arguments *a) {
+  bool absent = p->optional && is_left_out(L, p, index);
+  switch (p->kind) {
+  case VALUE:
+    if (!bp_read_operand(L, s, index, e->name, &a->operands[a->count], &a->box)) wrong(L, s, e, index, p);
+    a->count++;
+    return true;
+  case VALUES:
+    if (!lua_istable(L, index)) wrong(L, s, e, index, p);
+    read_list(L, s, e, index, a);
+    return true;
+  case NUMBER:
+    if (!absent && lua_type(L, index) != LUA_TNUMBER) wrong(L, s, e, index, p);
+    a->attributes.number[a->numbers++] = absent ? p->fallback : lua_tonumber(L, index);
+    return !absent;
+  case INDICES: read_indices(L, s, e, index, p, a); return true;
+  case TARGET:
+    if (is_classes(L, s, index, a))
+      read_indices(L, s, e, index, p, a);
+    else if (bp_read_operand(L, s, index, e->name, &a->operands[a->count], &a->box))
+      a->count++;
+    else
+      wrong(L, s, e, index, p);
+    return true;
+  default:
+    a->attributes.integer[a->integers++] = absent ? (int64_t)p->fallback : read_integer(L, s, e, index, p);
+    return !absent;
+  }
+}
+
+static void read_arguments(lua_State *L, bp_state *s, const entry *e, int given, arguments *a) {
+  int index = 1;
+  a->operands = a->few;
+  a->count = a->numbers = a->integers = 0;
+  a->box = NULL;
+  a->held = NULL;
+  if (e->has_attributes) a->attributes = (bp_attributes){.index_buffer = NULL};
+  for (int k = 0; k < e->count; k++) {
+    bool present = read_argument(L, s, e, &e->parameters[k], index, a);
+    if (present || lua_isnil(L, index)) index++;
+  }
+  if (given >= index) bp_raise(L, s, "%s: expected at most %d arguments, got %d", e->name, index - 1, given);
+}
+
+/* ---- calls ------------------------------------------------------------------------------------------------------- */
+
+/* The line of the user's script that recorded a node, for traces. */
+static void trace(lua_State *L, bp_state *s, bp_box *box, bp_index node) {
+  bp_push_box_table(L, box);
+  lua_getfield(L, -1, "lines");
+  bp_push_position(L, s);
+  lua_rawseti(L, -2, (lua_Integer)node + 1);
+  lua_pop(L, 2);
+}
+
+static bool all_numbers(const arguments *a) {
+  for (size_t k = 0; k < a->count; k++)
+    if (a->operands[k].array.rank != 0) return false;
+  return true;
+}
+
+/* Plain results that may be arrays get their handles first: once there is an array, nothing may fail. */
+static bool may_give_arrays(const bp_op *op, const arguments *a) {
+  if (a->box != NULL && op->backward != NULL) return false;
+  return (op->flags & BP_OP_ELEMENTWISE) == 0 || !all_numbers(a);
+}
+
+static int call(lua_State *L, bp_state *s, const entry *e, int given) {
+  const bp_op *op = e->op;
+  bp_outcome outcomes[BP_MAX_RESULTS];
+  arguments a;
+  read_arguments(L, s, e, given, &a);
+  int results = op->result_count == 0 ? 1 : (int)op->result_count;
+  luaL_checkstack(L, results + 4, e->name);
+  bool handles = may_give_arrays(op, &a);
+  if (handles) {
+    bp_report(L, s);
+    for (int k = 0; k < results; k++) bp_push_handle(L, s);
+  }
+  int first = lua_gettop(L) - results + 1;
+  bp_tape *tape = a.box == NULL ? NULL : &a.box->tape;
+  BP_TRY(L, s, bp_apply(&s->cx, tape, op, a.operands, a.count, e->has_attributes ? &a.attributes : NULL, outcomes));
+  if (a.held != NULL) bp_array_release(&s->cx, &a.held->array);
+  for (int k = 0; k < results; k++) {
+    const bp_outcome *outcome = &outcomes[k];
+    if (outcome->node == BP_NONE && outcome->array.rank != 0) {
+      bp_hold(s, lua_touserdata(L, first + k), &outcome->array);
+      continue;
+    }
+    if (outcome->node != BP_NONE)
+      bp_push_variable(L, s, a.box, outcome->node);
+    else
+      lua_pushnumber(L, outcome->number);
+    if (handles) lua_replace(L, first + k);
+  }
+  if (s->tracing && outcomes[0].node != BP_NONE) trace(L, s, a.box, outcomes[0].node);
+  return results;
+}
+
+static int call_op(lua_State *L) {
+  return call(L, bp_state_of(L), lua_touserdata(L, lua_upvalueindex(2)), lua_gettop(L));
+}
+
+/* An arithmetic metamethod: Lua gives a unary one its operand twice, and a record on one side has its own say. */
+static int call_operator(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  const entry *e = lua_touserdata(L, lua_upvalueindex(2));
+  const char *event = lua_tostring(L, lua_upvalueindex(3));
+  if (e->count == 1) {
+    lua_settop(L, 1);
+  } else {
+    int other = lua_istable(L, 1) ? 1 : 2;
+    if (lua_istable(L, other) && luaL_getmetafield(L, other, event) != LUA_TNIL) {
+      lua_insert(L, 1);
+      lua_call(L, 2, 1);
+      return 1;
+    }
+  }
+  return call(L, s, e, e->count);
+}
+
+/* ---- registration ------------------------------------------------------------------------------------------------ */
+
+void bp_push_op(lua_State *L, bp_state *s, const bp_op *op, const char *source) {
+  if (op->name == NULL || op->signature == NULL || op->shape == NULL || op->forward == NULL)
+    bp_raise(L, s, "backprop: an operation needs a name, a signature, shape and forward");
+  lua_pushlightuserdata(L, s);
+  entry *e = lua_newuserdatauv(L, sizeof *e, 0);
+  *e = (entry){.op = op, .source = source};
+  size_t length = strlen(op->name);
+  const char *prefix = strchr(op->name, '.') == NULL ? "bp." : "";
+  if (length + strlen(prefix) >= sizeof e->name || !read_signature(e))
+    bp_raise(L, s, "backprop: operation %s: bad name or signature: %s", op->name, op->signature);
+  memcpy(e->name, prefix, strlen(prefix));
+  memcpy(e->name + strlen(prefix), op->name, length + 1);
+  lua_getfield(L, LUA_REGISTRYINDEX, "backprop.entries");
+  lua_pushvalue(L, -2);
+  lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1); /* keeps the entry, and lists it */
+  lua_pop(L, 1);
+  lua_pushcclosure(L, call_op, 2);
+}
+
+const bp_op *bp_builtin(const char *name) {
+  for (size_t f = 0; bp_families[f] != NULL; f++)
+    for (size_t k = 0; k < bp_families[f]->count; k++)
+      if (strcmp(bp_families[f]->rows[k].name, name) == 0) return &bp_families[f]->rows[k];
+  return NULL;
+}
+
+static void set_text(lua_State *L, const char *key, const char *text) {
+  lua_pushstring(L, text == NULL ? "" : text);
+  lua_setfield(L, -2, key);
+}
+
+/* core.rows(): what bp.ops() is made from. */
+static int list_rows(lua_State *L) {
+  lua_newtable(L);
+  lua_getfield(L, LUA_REGISTRYINDEX, "backprop.entries");
+  lua_Integer count = (lua_Integer)lua_rawlen(L, -1);
+  for (lua_Integer k = 1; k <= count; k++) {
+    lua_rawgeti(L, -1, k);
+    const entry *e = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    int inputs = 0;
+    bool variadic = false;
+    for (int p = 0; p < e->count; p++) {
+      inputs += e->parameters[p].kind == VALUE || e->parameters[p].kind == TARGET;
+      variadic = variadic || e->parameters[p].kind == VALUES;
+    }
+    lua_newtable(L);
+    set_text(L, "name", e->op->name);
+    set_text(L, "signature", e->op->signature);
+    set_text(L, "doc", e->op->doc);
+    set_text(L, "formula", e->op->formula);
+    set_text(L, "samples", e->op->samples);
+    set_text(L, "source", e->source);
+    if (variadic)
+      lua_pushliteral(L, "list");
+    else
+      lua_pushinteger(L, inputs);
+    lua_setfield(L, -2, "arity");
+    lua_pushboolean(L, e->op->backward != NULL);
+    lua_setfield(L, -2, "differentiable");
+    lua_rawseti(L, -3, k);
+  }
+  lua_pop(L, 1);
+  return 1;
+}
+
+static void set_operator(lua_State *L, bp_state *s, int metatable, const char *event, const char *name) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, metatable);
+  lua_getfield(L, -2, name); /* the operation's function, whose second upvalue is its entry */
+  lua_pushlightuserdata(L, s);
+  lua_getupvalue(L, -2, 2);
+  lua_pushstring(L, event);
+  lua_pushcclosure(L, call_operator, 3);
+  lua_setfield(L, -3, event);
+  lua_pop(L, 2);
+}
+
+void bp_open_ops(lua_State *L, bp_state *s) {
+  static const struct {
+    const char *event, *name;
+  } operators[] = {{"__add", "add"}, {"__sub", "sub"}, {"__mul", "mul"}, {"__div", "div"}, {"__pow", "pow"}, {"__unm", "unm"}};
+  lua_newtable(L);
+  lua_setfield(L, LUA_REGISTRYINDEX, "backprop.entries");
+  for (size_t f = 0; bp_families[f] != NULL; f++)
+    for (size_t k = 0; k < bp_families[f]->count; k++) {
+      const bp_op *op = &bp_families[f]->rows[k];
+      bp_push_op(L, s, op, bp_families[f]->source);
+      lua_setfield(L, -2, op->name);
+    }
+  for (size_t k = 0; k < sizeof operators / sizeof operators[0]; k++) {
+    set_operator(L, s, s->array_metatable, operators[k].event, operators[k].name);
+    set_operator(L, s, s->variable_metatable, operators[k].event, operators[k].name);
+  }
+  static const luaL_Reg functions[] = {{"rows", list_rows}, {NULL, NULL}};
+  bp_set_functions(L, s, functions);
+}

@@ -1,0 +1,118 @@
+/* The random generator as a userdata with methods. */
+#include "../core/rng.h"
+
+#include <math.h>
+
+#include "binding.h"
+
+typedef struct generator {
+  const void *mark;
+  bp_rng rng;
+} generator;
+
+static bp_rng *check_generator(lua_State *L, bp_state *s, const char *name) {
+  generator *g = lua_type(L, 1) == LUA_TUSERDATA && lua_rawlen(L, 1) == sizeof *g ? lua_touserdata(L, 1) : NULL;
+  if (g == NULL || g->mark != &s->rng_mark)
+    bp_raise(L, s, "%s: expected a generator (call it with a colon), got %s", name, bp_type_of(L, s, 1));
+  return &g->rng;
+}
+
+static double check_number(lua_State *L, bp_state *s, int index, const char *name) {
+  if (lua_type(L, index) != LUA_TNUMBER)
+    bp_raise(L, s, "%s: argument %d: expected a number, got %s", name, index - 1, bp_type_of(L, s, index));
+  return lua_tonumber(L, index);
+}
+
+static int new_generator(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  lua_Integer seed = 0;
+  if (!bp_to_integer(L, 1, &seed))
+    bp_raise(L, s, "bp.rng: expected an integer seed, got %s",
+             lua_type(L, 1) == LUA_TNUMBER ? luaL_tolstring(L, 1, NULL) : bp_type_of(L, s, 1));
+  generator *g = lua_newuserdatauv(L, sizeof *g, 0);
+  g->mark = &s->rng_mark;
+  bp_rng_seed(&g->rng, (uint64_t)seed);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->rng_metatable);
+  lua_setmetatable(L, -2);
+  return 1;
+}
+
+/* One number, or an array of the sizes from an argument on, each element base + scale * drawn. */
+static int draw(lua_State *L, const char *name, double (*next)(bp_rng *), double base, double scale, int sizes) {
+  bp_state *s = bp_state_of(L);
+  bp_rng *rng = check_generator(L, s, name);
+  if (lua_isnoneornil(L, sizes)) {
+    lua_pushnumber(L, base + scale * next(rng));
+    return 1;
+  }
+  bp_handle *handle = bp_push_new(L, s, bp_check_shape(L, s, sizes, name));
+  for (size_t i = 0; i < handle->array.rows; i++)
+    for (size_t j = 0; j < handle->array.cols; j++) bp_store(&handle->array, i, j, base + scale * next(rng));
+  return 1;
+}
+
+static int uniform(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  check_generator(L, s, "uniform");
+  bool bounds = !lua_isnoneornil(L, 2);
+  double a = bounds ? check_number(L, s, 2, "uniform") : 0, b = bounds ? check_number(L, s, 3, "uniform") : 1;
+  return draw(L, "uniform", bp_rng_uniform, a, b - a, 4);
+}
+
+static int normal(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  check_generator(L, s, "normal");
+  bool moments = !lua_isnoneornil(L, 2);
+  double mean = moments ? check_number(L, s, 2, "normal") : 0, sd = moments ? check_number(L, s, 3, "normal") : 1;
+  if (!(sd >= 0)) bp_raise(L, s, "normal: argument 2: a standard deviation cannot be %f", sd);
+  return draw(L, "normal", bp_rng_normal, mean, sd, 4);
+}
+
+static int bernoulli(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  bp_rng *rng = check_generator(L, s, "bernoulli");
+  double p = check_number(L, s, 2, "bernoulli");
+  if (!(p >= 0 && p <= 1)) bp_raise(L, s, "bernoulli: argument 1: a probability cannot be %f", p);
+  if (lua_isnoneornil(L, 3)) {
+    lua_pushnumber(L, bp_rng_uniform(rng) < p);
+    return 1;
+  }
+  bp_handle *handle = bp_push_new(L, s, bp_check_shape(L, s, 3, "bernoulli"));
+  for (size_t i = 0; i < handle->array.rows; i++)
+    for (size_t j = 0; j < handle->array.cols; j++) bp_store(&handle->array, i, j, bp_rng_uniform(rng) < p);
+  return 1;
+}
+
+/* The numbers 1 to n in random order (R. Fisher, F. Yates; R. Durstenfeld, 1964), a vector: f64, exact to 2^53. */
+static int permutation(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  bp_rng *rng = check_generator(L, s, "permutation");
+  size_t n = bp_check_size(L, s, 2, "permutation");
+  bp_handle *handle = bp_push_new(L, s, bp_shape_vector(n, BP_F64));
+  double *x = handle->array.data;
+  for (size_t i = 0; i < n; i++) x[i] = (double)(i + 1);
+  for (size_t i = n; i > 1; i--) {
+    size_t j = (size_t)bp_rng_below(rng, i);
+    double swapped = x[i - 1];
+    x[i - 1] = x[j];
+    x[j] = swapped;
+  }
+  return 1;
+}
+
+void bp_open_rng(lua_State *L, bp_state *s) {
+  static const luaL_Reg functions[] = {{"rng", new_generator}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"uniform", uniform},
+                                     {"normal", normal},
+                                     {"bernoulli", bernoulli},
+                                     {"permutation", permutation},
+                                     {NULL, NULL}};
+  bp_set_functions(L, s, functions);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->rng_metatable);
+  lua_newtable(L);
+  bp_set_functions(L, s, methods);
+  lua_setfield(L, -2, "__index");
+  lua_pushliteral(L, "generator");
+  lua_setfield(L, -2, "__name");
+  lua_pop(L, 1);
+}

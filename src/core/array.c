@@ -1,0 +1,109 @@
+#include "array.h"
+
+#include <stdio.h>
+
+bp_array bp_shape_number(void) {
+  return (bp_array){.rows = 1, .cols = 1, .stride = 1, .rank = 0, .dtype = BP_F64};
+}
+
+bp_array bp_shape_vector(size_t n, bp_dtype dtype) {
+  return (bp_array){.rows = n, .cols = 1, .stride = 1, .rank = 1, .dtype = (uint8_t)dtype};
+}
+
+bp_array bp_shape_matrix(size_t rows, size_t cols, bp_dtype dtype) {
+  return (bp_array){.rows = rows, .cols = cols, .stride = cols, .rank = 2, .dtype = (uint8_t)dtype};
+}
+
+bp_array bp_shape_like(const bp_array *array) {
+  bp_array shape = *array;
+  shape.data = NULL;
+  shape.buffer = NULL;
+  shape.stride = shape.cols;
+  return shape;
+}
+
+double bp_load(const bp_array *array, size_t i, size_t j) {
+  const void *place = bp_at(array, i, j);
+  return array->dtype == BP_F64 ? *(const double *)place : (double)*(const float *)place;
+}
+
+void bp_store(const bp_array *array, size_t i, size_t j, double value) {
+  void *place = bp_at(array, i, j);
+  if (array->dtype == BP_F64)
+    *(double *)place = value;
+  else
+    *(float *)place = (float)value;
+}
+
+bp_array bp_number_at(double *place) {
+  bp_array number = bp_shape_number();
+  number.data = place;
+  return number;
+}
+
+bp_status bp_array_allocate(bp_context *cx, bp_array *array) {
+  bp_buffer *buffer = bp_buffer_new(cx, bp_count(array) * bp_element_size((bp_dtype)array->dtype));
+  if (buffer == NULL) return BP_NOMEM;
+  array->buffer = buffer;
+  array->data = bp_buffer_data(buffer);
+  array->stride = array->cols;
+  return BP_OK;
+}
+
+void bp_array_release(bp_context *cx, bp_array *array) {
+  bp_buffer_release(cx, array->buffer);
+  array->buffer = NULL;
+  array->data = NULL;
+}
+
+bp_array bp_window_row(const bp_array *matrix, size_t i) {
+  bp_array row = bp_shape_vector(matrix->cols, (bp_dtype)matrix->dtype);
+  row.buffer = matrix->buffer;
+  row.data = bp_at(matrix, i, 0);
+  return row;
+}
+
+bp_array bp_window_column(const bp_array *matrix, size_t j) {
+  bp_array column = bp_shape_vector(matrix->rows, (bp_dtype)matrix->dtype);
+  column.buffer = matrix->buffer;
+  column.data = bp_at(matrix, 0, j);
+  column.stride = matrix->stride;
+  return column;
+}
+
+bp_array bp_window_slice(const bp_array *array, size_t from, size_t count) {
+  bp_array slice = *array;
+  slice.data = bp_at(array, from, 0);
+  slice.rows = count;
+  return slice;
+}
+
+bp_array bp_window_reshape(const bp_array *contiguous, const bp_array *shape) {
+  bp_array window = *shape;
+  window.buffer = contiguous->buffer;
+  window.data = contiguous->data;
+  window.stride = window.cols;
+  return window;
+}
+
+bool bp_overlap(const bp_array *a, const bp_array *b) {
+  if (a->buffer != b->buffer || a->buffer == NULL || bp_count(a) == 0 || bp_count(b) == 0) return false;
+  const char *a_first = a->data, *b_first = b->data;
+  const char *a_last = bp_at(a, a->rows - 1, a->cols - 1), *b_last = bp_at(b, b->rows - 1, b->cols - 1);
+  return a_first <= b_last && b_first <= a_last;
+}
+
+bp_shape_text bp_describe(const bp_array *array) {
+  bp_shape_text shape;
+  if (array->rank == 0)
+    snprintf(shape.text, sizeof shape.text, "a number");
+  else if (array->rank == 1)
+    snprintf(shape.text, sizeof shape.text, "%zu", array->rows);
+  else
+    snprintf(shape.text, sizeof shape.text, "%zux%zu", array->rows, array->cols);
+  return shape;
+}
+
+const char *bp_dtype_name(unsigned dtype) {
+  return dtype == BP_F64 ? "f64" : "f32";
+}

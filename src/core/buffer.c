@@ -1,0 +1,90 @@
+#include "buffer.h"
+
+#include "context.h"
+
+_Static_assert(sizeof(bp_buffer) <= BP_ALIGNMENT, "the header of a buffer must fit before its aligned data");
+
+/* Four classes to each power of two from 64 bytes up: at most a quarter of a block is lost. */
+static size_t class_of(size_t bytes, size_t *capacity) {
+  if (bytes < 64) bytes = 64;
+  size_t exponent = (size_t)(63 - __builtin_clzll(bytes));
+  size_t step = (size_t)1 << (exponent - 2);
+  size_t steps = (bytes - ((size_t)1 << exponent) + step - 1) / step;
+  *capacity = ((size_t)1 << exponent) + steps * step;
+  return (exponent - 6) * 4 + steps;
+}
+
+static void give_back(bp_context *cx, bp_buffer *buffer) {
+  bp_resize(cx, buffer->block, buffer->block_size, 0);
+}
+
+static void drop_class(bp_context *cx, size_t class) {
+  while (cx->pool.freed[class] != NULL) {
+    bp_buffer *buffer = cx->pool.freed[class];
+    cx->pool.freed[class] = buffer->next;
+    cx->stats.bytes_pooled -= buffer->capacity;
+    give_back(cx, buffer);
+  }
+}
+
+void bp_pool_drop(bp_context *cx) {
+  for (size_t class = 0; class < BP_SIZE_CLASSES; class++) drop_class(cx, class);
+}
+
+/* A pool that missed holds sizes that are no longer asked for. All that the state holds stays within twice the most
+ * that was ever in use at once (and a little); the largest classes go first. */
+static void trim(bp_context *cx, size_t capacity) {
+  const size_t slack = (size_t)16 << 20;
+  size_t limit = 2 * cx->pool.peak_live + slack;
+  for (size_t class = BP_SIZE_CLASSES; class-- > 0;) {
+    if (cx->stats.bytes_live + cx->stats.bytes_pooled + capacity <= limit) return;
+    drop_class(cx, class);
+  }
+}
+
+static bp_buffer *allocate(bp_context *cx, size_t capacity) {
+  size_t block_size = capacity + 2 * BP_ALIGNMENT;
+  char *block = bp_resize(cx, NULL, 0, block_size);
+  if (block == NULL) return NULL;
+  size_t misfit = (uintptr_t)block % BP_ALIGNMENT;
+  bp_buffer *buffer = (bp_buffer *)(void *)(block + (misfit == 0 ? 0 : BP_ALIGNMENT - misfit));
+  buffer->capacity = capacity;
+  buffer->block = block;
+  buffer->block_size = block_size;
+  cx->stats.allocations++;
+  return buffer;
+}
+
+bp_buffer *bp_buffer_new(bp_context *cx, size_t bytes) {
+  size_t capacity;
+  size_t class = class_of(bytes, &capacity);
+  bp_buffer *buffer = cx->pool.freed[class];
+  if (buffer != NULL) {
+    cx->pool.freed[class] = buffer->next;
+    cx->stats.bytes_pooled -= capacity;
+  } else {
+    trim(cx, capacity);
+    buffer = allocate(cx, capacity);
+    if (buffer == NULL) return NULL;
+  }
+  buffer->references = 1;
+  buffer->version = 0;
+  buffer->next = NULL;
+  cx->stats.bytes_live += capacity;
+  if (cx->stats.bytes_live > cx->pool.peak_live) cx->pool.peak_live = cx->stats.bytes_live;
+  return buffer;
+}
+
+void bp_buffer_release(bp_context *cx, bp_buffer *buffer) {
+  if (buffer == NULL || --buffer->references > 0) return;
+  cx->stats.bytes_live -= buffer->capacity;
+  if (cx->closed) {
+    give_back(cx, buffer);
+    return;
+  }
+  size_t capacity;
+  size_t class = class_of(buffer->capacity, &capacity);
+  buffer->next = cx->pool.freed[class];
+  cx->pool.freed[class] = buffer;
+  cx->stats.bytes_pooled += capacity;
+}

@@ -1,0 +1,44 @@
+/* Buffers: 64-byte aligned, reference-counted, versioned storage, and the pool that keeps freed ones warm.
+ *
+ * A fresh block of some megabytes costs more in page faults than the arithmetic done in it, so a freed buffer goes to
+ * a list of its size class and the next request of that class takes the one freed last. The version counts in-place
+ * writes: a tape compares it to learn that a recorded value is gone. */
+#ifndef BP_CORE_BUFFER_H
+#define BP_CORE_BUFFER_H
+
+#include "../backprop.h"
+
+struct bp_buffer {
+  size_t capacity; /* usable bytes: its size class */
+  uint32_t references;
+  uint32_t version;
+  bp_buffer *next; /* in the pool: freed before this one */
+  void *block;     /* what the allocator gave; the buffer stands inside it, aligned */
+  size_t block_size;
+};
+
+enum { BP_ALIGNMENT = 64, BP_SIZE_CLASSES = 128 };
+
+typedef struct bp_pool {
+  bp_buffer *freed[BP_SIZE_CLASSES]; /* most recently freed first */
+  size_t peak_live;
+} bp_pool;
+
+/* A buffer of at least `bytes` with one reference, or NULL when the allocator refuses. */
+bp_buffer *bp_buffer_new(bp_context *cx, size_t bytes);
+
+/* Gives one reference back; the last one sends the buffer to the pool. NULL is allowed. */
+void bp_buffer_release(bp_context *cx, bp_buffer *buffer);
+
+static inline void bp_buffer_retain(bp_buffer *buffer) {
+  if (buffer != NULL) buffer->references++;
+}
+
+static inline void *bp_buffer_data(bp_buffer *buffer) {
+  return (char *)buffer + BP_ALIGNMENT;
+}
+
+/* Returns all pooled buffers to the allocator. */
+void bp_pool_drop(bp_context *cx);
+
+#endif

@@ -1,0 +1,92 @@
+/* The dispatch table of the loops: plain functions over runs of elements, compiled from one source for each dtype and
+ * SIMD level. A run is contiguous; whoever calls cuts windows into runs. `void *` is an array of the table's dtype.
+ *
+ * We choose the level ourselves, at load: ifunc (target_clones) crashes under ThreadSanitizer, and valgrind knows no
+ * AVX-512, so that a level can also be asked for. */
+#ifndef BP_KERNELS_LOOPS_H
+#define BP_KERNELS_LOOPS_H
+
+#include "../core/context.h"
+#include "formulas.h"
+
+/* y = f(x). d = accumulate * d + the adjoint of f. */
+typedef struct bp_unary {
+  void (*forward)(size_t n, const void *x, void *y, const double *parameters);
+  void (*backward)(size_t n, const void *g, const void *x, const void *y, void *d, bool accumulate,
+                   const double *parameters);
+} bp_unary;
+
+/* z = f(x, y); an operand's step is 1, or 0 for one element that stands for all. */
+typedef struct bp_binary {
+  void (*forward)(size_t n, const void *x, size_t x_step, const void *y, size_t y_step, void *z);
+  void (*backward[2])(size_t n, const void *g, const void *x, size_t x_step, const void *y, size_t y_step,
+                      const void *z, void *d, bool accumulate);
+} bp_binary;
+
+/* The constants of one step of Adam: `rate` and `epsilon` already corrected for the bias of the moments, `decay` the
+ * factor that decoupled weight decay leaves of a parameter, `l2` the weight of x in the gradient. */
+typedef struct bp_adam {
+  double beta1, beta2, rate, epsilon, decay, l2;
+} bp_adam;
+
+/* Element by element. */
+typedef struct bp_map_loops {
+#define UNARY(name, ...) bp_unary name##_;
+#define BINARY(name, ...) bp_binary name##_;
+  BP_UNARY_FORMULAS(UNARY)
+  BP_BINARY_FORMULAS(BINARY)
+  BP_COMPARISON_FORMULAS(BINARY)
+#undef UNARY
+#undef BINARY
+
+  /* y = condition ? a : b, and the adjoint of a (side 0) or of b (side 1). */
+  void (*where)(size_t n, const void *c, size_t c_step, const void *a, size_t a_step, const void *b, size_t b_step,
+                void *y);
+  void (*where_backward)(size_t n, const void *g, const void *c, size_t c_step, int side, void *d, bool accumulate);
+
+  void (*fill)(size_t n, double value, void *d);
+  void (*copy)(size_t n, const void *x, void *d); /* the runs do not overlap */
+  void (*axpby)(size_t n, double a, const void *x, double b, void *d); /* d = a x + b d; d is not read if b is 0 */
+  void (*to_f64)(size_t n, const void *x, double *d);
+  void (*from_f64)(size_t n, const double *x, void *d);
+
+  /* One pass of Adam (D. Kingma, J. Ba, 2015) over parameters x: m and v are the moments. */
+  void (*adam)(size_t n, void *x, const void *g, void *m, void *v, const bp_adam *step);
+} bp_map_loops;
+
+/* To one number, in double. The largest and the smallest of a run with a NaN are NaN. */
+typedef struct bp_reduce_loops {
+  double (*sum)(size_t n, const void *x);
+  double (*sum_squares)(size_t n, double scale, const void *x); /* of scale * x */
+  double (*dot)(size_t n, const void *x, const void *y);
+  double (*product)(size_t n, const void *x);
+  double (*largest)(size_t n, const void *x);
+  double (*smallest)(size_t n, const void *x);
+  double (*sum_exp)(size_t n, double shift, const void *x);               /* of exp(x - shift) */
+  double (*exp_shifted)(size_t n, double shift, const void *x, void *y); /* the same, keeping y = exp(x - shift) */
+} bp_reduce_loops;
+
+/* Of matrices with rows `stride` elements apart and contiguous vectors. `accumulate` adds to what stands there. */
+typedef struct bp_product_loops {
+  /* y = A x; y = A' x; A = alpha u v'. */
+  void (*gemv)(size_t rows, size_t cols, const void *a, size_t stride, const void *x, void *y, bool accumulate);
+  void (*gemv_transposed)(size_t rows, size_t cols, const void *a, size_t stride, const void *x, void *y,
+                          bool accumulate);
+  void (*outer)(size_t rows, size_t cols, double alpha, const void *u, const void *v, void *a, size_t stride,
+                bool accumulate);
+  /* D = A', D being cols x rows. */
+  void (*transpose)(size_t rows, size_t cols, const void *a, size_t a_stride, void *d, size_t d_stride,
+                    bool accumulate);
+} bp_product_loops;
+
+typedef struct bp_loops {
+  const char *level;
+  const bp_map_loops *map;
+  const bp_reduce_loops *reduce;
+  const bp_product_loops *product;
+} bp_loops;
+
+/* Chooses the best level the processor has, or the one named ("base", "avx2", "avx512"); false if that is not there. */
+bool bp_choose_loops(bp_context *cx, const char *level);
+
+#endif

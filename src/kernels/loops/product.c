@@ -1,0 +1,104 @@
+/* Products of a matrix and one vector as plain loops at the speed of memory: at batch 1 they beat BLAS calls, whose
+ * preparations cost more than the arithmetic. Several rows go together so that each element of the vector that is read
+ * or written serves them all. Nothing is skipped where a factor is 0: 0 times NaN is NaN. */
+#include "real.h"
+
+/* y[0..3] = rows i .. i + 3 of A times x. */
+static void four_dots(size_t cols, const real *restrict a, size_t stride, const real *restrict x, real *dots) {
+  const real *restrict b = a + stride, *restrict c = b + stride, *restrict d = c + stride;
+  real s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+#pragma omp simd reduction(+ : s0, s1, s2, s3)
+  for (size_t j = 0; j < cols; j++) {
+    s0 += a[j] * x[j];
+    s1 += b[j] * x[j];
+    s2 += c[j] * x[j];
+    s3 += d[j] * x[j];
+  }
+  dots[0] = s0, dots[1] = s1, dots[2] = s2, dots[3] = s3;
+}
+
+static real one_dot(size_t cols, const real *restrict a, const real *restrict x) {
+  real s = 0;
+#pragma omp simd reduction(+ : s)
+  for (size_t j = 0; j < cols; j++) s += a[j] * x[j];
+  return s;
+}
+
+static void gemv(size_t rows, size_t cols, const void *as, size_t stride, const void *x, void *ys, bool accumulate) {
+  const real *a = as;
+  real *y = ys;
+  size_t i = 0;
+  for (; i + 4 <= rows; i += 4) {
+    real dots[4];
+    four_dots(cols, a + i * stride, stride, x, dots);
+    for (size_t k = 0; k < 4; k++) y[i + k] = accumulate ? y[i + k] + dots[k] : dots[k];
+  }
+  for (; i < rows; i++) {
+    real s = one_dot(cols, a + i * stride, x);
+    y[i] = accumulate ? y[i] + s : s;
+  }
+}
+
+static void gemv_transposed(size_t rows, size_t cols, const void *as, size_t stride, const void *xs, void *ys,
+                            bool accumulate) {
+  const real *a = as, *x = xs;
+  real *restrict y = ys;
+  size_t i = 0;
+  if (!accumulate)
+    for (size_t j = 0; j < cols; j++) y[j] = 0;
+  for (; i + 4 <= rows; i += 4) {
+    const real *restrict a0 = a + i * stride, *restrict a1 = a0 + stride;
+    const real *restrict a2 = a1 + stride, *restrict a3 = a2 + stride;
+    const real x0 = x[i], x1 = x[i + 1], x2 = x[i + 2], x3 = x[i + 3];
+#pragma omp simd
+    for (size_t j = 0; j < cols; j++) y[j] += (a0[j] * x0 + a1[j] * x1) + (a2[j] * x2 + a3[j] * x3);
+  }
+  for (; i < rows; i++) {
+    const real *restrict row = a + i * stride;
+    const real factor = x[i];
+#pragma omp simd
+    for (size_t j = 0; j < cols; j++) y[j] += row[j] * factor;
+  }
+}
+
+static void outer(size_t rows, size_t cols, double alpha, const void *us, const void *vs, void *as, size_t stride,
+                  bool accumulate) {
+  const real *u = us;
+  const real *restrict v = vs;
+  real *a = as;
+  for (size_t i = 0; i < rows; i++) {
+    real *restrict row = a + i * stride;
+    const real factor = C(alpha) * u[i];
+    if (accumulate) {
+#pragma omp simd
+      for (size_t j = 0; j < cols; j++) row[j] += factor * v[j];
+    } else {
+#pragma omp simd
+      for (size_t j = 0; j < cols; j++) row[j] = factor * v[j];
+    }
+  }
+}
+
+/* In square blocks, so that both sides stay in the cache. */
+static void transpose(size_t rows, size_t cols, const void *as, size_t a_stride, void *ds, size_t d_stride,
+                      bool accumulate) {
+  enum { BLOCK = 16 };
+  const real *a = as;
+  real *d = ds;
+  for (size_t i0 = 0; i0 < rows; i0 += BLOCK)
+    for (size_t j0 = 0; j0 < cols; j0 += BLOCK) {
+      size_t i1 = i0 + BLOCK < rows ? i0 + BLOCK : rows, j1 = j0 + BLOCK < cols ? j0 + BLOCK : cols;
+      for (size_t j = j0; j < j1; j++)
+        for (size_t i = i0; i < i1; i++) {
+          real *place = &d[j * d_stride + i];
+          *place = accumulate ? *place + a[i * a_stride + j] : a[i * a_stride + j];
+        }
+    }
+}
+
+const bp_product_loops NAME(bp_product) = {
+    .gemv = gemv,
+    .gemv_transposed = gemv_transposed,
+    .outer = outer,
+    .transpose = transpose,
+};

@@ -1,0 +1,62 @@
+/* What makes one source serve both dtypes and every level: `real`, NAME and C. */
+#ifndef BP_KERNELS_REAL_H
+#define BP_KERNELS_REAL_H
+
+/* The compiler's vector library (glibc's libmvec) has these; without it the attribute is ignored or absent and the
+ * loops call libm. Declared before math.h, which declares the same functions. */
+#include <limits.h> /* any system header, for __GLIBC__ */
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
+#if __GLIBC_PREREQ(2, 35)
+#define VECTORISED(name)                                          \
+  __attribute__((simd("notinbranch"))) double name(double);       \
+  __attribute__((simd("notinbranch"))) float name##f(float);
+VECTORISED(exp)
+VECTORISED(log)
+VECTORISED(log1p)
+VECTORISED(expm1)
+VECTORISED(sin)
+VECTORISED(cos)
+VECTORISED(tan)
+VECTORISED(asin)
+VECTORISED(acos)
+VECTORISED(atan)
+VECTORISED(sinh)
+VECTORISED(cosh)
+VECTORISED(tanh)
+VECTORISED(erfc)
+__attribute__((simd("notinbranch"))) double pow(double, double);
+__attribute__((simd("notinbranch"))) float powf(float, float);
+#undef VECTORISED
+#endif
+#endif
+
+#include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <tgmath.h>
+
+#include "../loops.h"
+
+#define PASTE_(a, b, c) a##b##_##c
+#define PASTE(a, b, c) PASTE_(a, b, c)
+#if BP_DTYPE_F32
+typedef float real;
+#define NAME(name) PASTE(name, _f32, BP_LEVEL)
+#else
+typedef double real;
+#define NAME(name) PASTE(name, _f64, BP_LEVEL)
+#endif
+
+#define C(constant) ((real)(constant))
+
+/* Eager, so that loops vectorise. */
+static inline real SELECT(bool condition, real chosen, real other) {
+  return condition ? chosen : other;
+}
+
+/* What each file of this folder exports. */
+extern const bp_map_loops NAME(bp_map);
+extern const bp_reduce_loops NAME(bp_reduce);
+extern const bp_product_loops NAME(bp_product);
+
+#endif

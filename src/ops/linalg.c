@@ -1,0 +1,346 @@
+/* Products and the rearrangements that go with them. The gradient of a factor of a product is itself a product of two
+ * arrays that exist: where the engine can use it so (a training step), it is handed over instead of multiplied out. */
+#include "op.h"
+
+/* The cotangent of input k is op(left) op(right). */
+static void product_gradient(bp_call *call, size_t k, const bp_array *left, bool left_transposed, const bp_array *right,
+                             bool right_transposed) {
+  bp_gradient *d = GRADIENT(k);
+  bp_factors factors = {*left, *right, left_transposed, right_transposed};
+  if (d->factors != NULL)
+    *d->factors = factors;
+  else
+    bp_add_product(call->cx, 1, &factors, d->accumulate ? 1 : 0, &d->to);
+}
+
+/* The cotangent of vector k is op(matrix) g. */
+static void vector_gradient(bp_call *call, size_t k, const bp_array *matrix, bool transposed, const bp_array *g) {
+  bp_gradient *d = GRADIENT(k);
+  bp_count_addition(call->cx, d);
+  bp_gemv(call->cx, matrix, transposed, g, d->accumulate, &d->to);
+}
+
+/* ---- dot, outer -------------------------------------------------------------------------------------------------- */
+
+static bp_status two_vectors(bp_call *call, bp_dtype *dtype) {
+  bp_status status = bp_expect_rank(call, 0, 1);
+  if (status == BP_OK) status = bp_expect_rank(call, 1, 1);
+  return status == BP_OK ? bp_common_dtype(call, dtype) : status;
+}
+
+static bp_status dot_shape(bp_call *call) {
+  bp_dtype dtype;
+  bp_status status = two_vectors(call, &dtype);
+  if (status == BP_OK && INPUT(0)->rows != INPUT(1)->rows)
+    return bp_call_fail(call, "vectors of %zu and %zu elements do not agree", INPUT(0)->rows, INPUT(1)->rows);
+  *RESULT = bp_shape_number();
+  return status;
+}
+
+static bp_status dot_forward(bp_call *call) {
+  bp_store(RESULT, 0, 0, bp_dot(call->cx, INPUT(0), INPUT(1)));
+  return BP_OK;
+}
+
+static bp_status dot_backward(bp_call *call) {
+  double g = bp_load(COTANGENT, 0, 0);
+  for (size_t k = 0; k < 2; k++)
+    if (WANTED(k)) bp_contribute(call->cx, g, INPUT(1 - k), GRADIENT(k));
+  return BP_OK;
+}
+
+static bp_status outer_shape(bp_call *call) {
+  bp_dtype dtype;
+  bp_status status = two_vectors(call, &dtype);
+  if (status == BP_OK && INPUT(1)->rows != 0 && INPUT(0)->rows > BP_MAX_ELEMENTS / INPUT(1)->rows)
+    return bp_call_fail(call, "%zu times %zu elements are too many", INPUT(0)->rows, INPUT(1)->rows);
+  if (status == BP_OK) *RESULT = bp_shape_matrix(INPUT(0)->rows, INPUT(1)->rows, dtype);
+  return status;
+}
+
+static bp_status outer_forward(bp_call *call) {
+  bp_factors factors = {.left = *INPUT(0), .right = *INPUT(1)};
+  bp_add_product(call->cx, 1, &factors, 0, RESULT);
+  return BP_OK;
+}
+
+static bp_status outer_backward(bp_call *call) {
+  if (WANTED(0)) vector_gradient(call, 0, COTANGENT, false, INPUT(1));
+  if (WANTED(1)) vector_gradient(call, 1, COTANGENT, true, INPUT(0));
+  return BP_OK;
+}
+
+/* ---- matmul ------------------------------------------------------------------------------------------------------ */
+
+static bp_status inner_disagree(bp_call *call, size_t left, const char *left_unit, size_t right,
+                                const char *right_unit) {
+  return bp_call_fail(call, "shapes %s and %s do not agree (%zu %s, %zu %s)", bp_describe(INPUT(0)).text,
+                      bp_describe(INPUT(1)).text, left, left_unit, right, right_unit);
+}
+
+static bp_status matmul_shape(bp_call *call) {
+  const bp_array *a = INPUT(0), *b = INPUT(1);
+  bp_dtype dtype;
+  bp_status status = bp_expect_array(call, 0);
+  if (status == BP_OK) status = bp_expect_array(call, 1);
+  if (status == BP_OK) status = bp_common_dtype(call, &dtype);
+  if (status != BP_OK) return status;
+  if (a->rank == 1 && b->rank == 1)
+    return bp_call_fail(call, "two vectors: use bp.dot for the inner product, bp.outer for the outer");
+  size_t left = a->rank == 1 ? a->rows : a->cols;
+  if (left != b->rows)
+    return inner_disagree(call, left, a->rank == 1 ? "elements" : "columns", b->rows,
+                          b->rank == 1 ? "elements" : "rows");
+  if (b->rank == 1)
+    *RESULT = bp_shape_vector(a->rows, dtype);
+  else if (a->rank == 1)
+    *RESULT = bp_shape_vector(b->cols, dtype);
+  else if (b->cols != 0 && a->rows > BP_MAX_ELEMENTS / b->cols)
+    return bp_call_fail(call, "a result of %zux%zu is too large", a->rows, b->cols);
+  else
+    *RESULT = bp_shape_matrix(a->rows, b->cols, dtype);
+  return BP_OK;
+}
+
+static bp_status matmul_forward(bp_call *call) {
+  const bp_array *a = INPUT(0), *b = INPUT(1);
+  if (b->rank == 1)
+    bp_gemv(call->cx, a, false, b, false, RESULT);
+  else if (a->rank == 1)
+    bp_gemv(call->cx, b, true, a, false, RESULT);
+  else
+    bp_gemm(call->cx, 1, a, false, b, false, 0, RESULT);
+  return BP_OK;
+}
+
+static bp_status matmul_backward(bp_call *call) {
+  const bp_array *a = INPUT(0), *b = INPUT(1), *g = COTANGENT;
+  if (WANTED(0)) {
+    if (a->rank == 1)
+      vector_gradient(call, 0, b, false, g);
+    else
+      product_gradient(call, 0, g, false, b, b->rank == 2);
+  }
+  if (WANTED(1)) {
+    if (b->rank == 1)
+      vector_gradient(call, 1, a, true, g);
+    else
+      product_gradient(call, 1, a, a->rank == 2, g, false);
+  }
+  return BP_OK;
+}
+
+/* ---- linear ------------------------------------------------------------------------------------------------------ */
+
+static bp_status linear_shape(bp_call *call) {
+  const bp_array *x = INPUT(0), *w = INPUT(1), *b = INPUT(2);
+  bp_dtype dtype;
+  bp_status status = bp_expect_array(call, 0);
+  if (status == BP_OK) status = bp_expect_rank(call, 1, 2);
+  if (status == BP_OK) status = bp_expect_rank(call, 2, 1);
+  if (status == BP_OK) status = bp_common_dtype(call, &dtype);
+  if (status != BP_OK) return status;
+  size_t features = x->rank == 1 ? x->rows : x->cols;
+  if (features != w->cols)
+    return bp_call_fail(call, "x of shape %s and w of shape %s do not agree (%zu %s, %zu columns)",
+                        bp_describe(x).text, bp_describe(w).text, features, x->rank == 1 ? "elements" : "columns",
+                        w->cols);
+  if (b->rows != w->rows)
+    return bp_call_fail(call, "w of shape %s and b of %zu elements do not agree", bp_describe(w).text, b->rows);
+  *RESULT = x->rank == 1 ? bp_shape_vector(w->rows, dtype) : bp_shape_matrix(x->rows, w->rows, dtype);
+  return BP_OK;
+}
+
+static bp_status linear_forward(bp_call *call) {
+  const bp_array *x = INPUT(0), *w = INPUT(1), *b = INPUT(2);
+  if (x->rank == 1) {
+    bp_axpby(call->cx, 1, b, 0, RESULT);
+    bp_gemv(call->cx, w, false, x, true, RESULT);
+    return BP_OK;
+  }
+  for (size_t i = 0; i < RESULT->rows; i++) {
+    bp_array row = bp_window_row(RESULT, i);
+    bp_axpby(call->cx, 1, b, 0, &row);
+  }
+  bp_gemm(call->cx, 1, x, false, w, true, 1, RESULT);
+  return BP_OK;
+}
+
+static bp_status linear_backward(bp_call *call) {
+  const bp_array *x = INPUT(0), *w = INPUT(1), *g = COTANGENT;
+  if (WANTED(0)) {
+    if (x->rank == 1)
+      vector_gradient(call, 0, w, true, g);
+    else
+      product_gradient(call, 0, g, false, w, false);
+  }
+  if (WANTED(1)) product_gradient(call, 1, g, x->rank == 2, x, false);
+  if (WANTED(2)) bp_contribute_summed(call->cx, g, GRADIENT(2));
+  return BP_OK;
+}
+
+/* ---- transpose, diag, trace -------------------------------------------------------------------------------------- */
+
+static bp_status transpose_shape(bp_call *call) {
+  bp_status status = bp_expect_rank(call, 0, 2);
+  *RESULT = bp_shape_matrix(INPUT(0)->cols, INPUT(0)->rows, (bp_dtype)INPUT(0)->dtype);
+  return status;
+}
+
+static bp_status transpose_forward(bp_call *call) {
+  bp_gradient d = {.to = *RESULT};
+  bp_transpose(call->cx, INPUT(0), &d);
+  return BP_OK;
+}
+
+static bp_status transpose_backward(bp_call *call) {
+  if (WANTED(0)) bp_transpose(call->cx, COTANGENT, GRADIENT(0));
+  return BP_OK;
+}
+
+/* The diagonal of a matrix as a strided vector over the same elements. */
+static bp_array diagonal_of(const bp_array *matrix) {
+  bp_array diagonal = bp_window_column(matrix, 0);
+  diagonal.rows = matrix->rows < matrix->cols ? matrix->rows : matrix->cols;
+  diagonal.stride = matrix->stride + 1;
+  return diagonal;
+}
+
+static bp_status diag_shape(bp_call *call) {
+  const bp_array *x = INPUT(0);
+  bp_status status = bp_expect_array(call, 0);
+  if (status != BP_OK) return status;
+  bp_dtype dtype = (bp_dtype)x->dtype;
+  if (x->rank == 2)
+    *RESULT = bp_shape_vector(x->rows < x->cols ? x->rows : x->cols, dtype);
+  else if (x->rows != 0 && x->rows > BP_MAX_ELEMENTS / x->rows)
+    return bp_call_fail(call, "a matrix of %zu rows and columns is too large", x->rows);
+  else
+    *RESULT = bp_shape_matrix(x->rows, x->rows, dtype);
+  return BP_OK;
+}
+
+static bp_status diag_forward(bp_call *call) {
+  const bp_array *x = INPUT(0);
+  if (x->rank == 2) {
+    bp_array diagonal = diagonal_of(x);
+    bp_axpby(call->cx, 1, &diagonal, 0, RESULT);
+  } else {
+    bp_array diagonal = diagonal_of(RESULT);
+    bp_fill(call->cx, RESULT, 0);
+    bp_axpby(call->cx, 1, x, 0, &diagonal);
+  }
+  return BP_OK;
+}
+
+/* Adds x to the diagonal of the destination; elsewhere the contribution is zero. */
+static void contribute_diagonal(bp_context *cx, const bp_array *x, bp_gradient *d) {
+  bp_array diagonal = diagonal_of(&d->to);
+  bp_count_addition(cx, d);
+  if (!d->accumulate) bp_zero_fill(cx, &d->to);
+  bp_axpby(cx, 1, x, 1, &diagonal);
+}
+
+static bp_status diag_backward(bp_call *call) {
+  if (!WANTED(0)) return BP_OK;
+  if (INPUT(0)->rank == 2) {
+    contribute_diagonal(call->cx, COTANGENT, GRADIENT(0));
+  } else {
+    bp_array diagonal = diagonal_of(COTANGENT);
+    bp_contribute(call->cx, 1, &diagonal, GRADIENT(0));
+  }
+  return BP_OK;
+}
+
+static bp_status trace_shape(bp_call *call) {
+  bp_status status = bp_expect_rank(call, 0, 2);
+  if (status == BP_OK && INPUT(0)->rows != INPUT(0)->cols)
+    return bp_call_fail(call, "expected a square matrix, got %s", bp_describe(INPUT(0)).text);
+  *RESULT = bp_shape_number();
+  return status;
+}
+
+static bp_status trace_forward(bp_call *call) {
+  bp_array diagonal = diagonal_of(INPUT(0));
+  bp_reduce(call->cx, BP_SUM, 0, &diagonal, RESULT);
+  return BP_OK;
+}
+
+static bp_status trace_backward(bp_call *call) {
+  if (WANTED(0)) contribute_diagonal(call->cx, COTANGENT, GRADIENT(0));
+  return BP_OK;
+}
+
+static const bp_op rows[] = {
+    {.name = "dot",
+     .signature = "value u, value v",
+     .doc = "The inner product of two vectors of n elements, a number.",
+     .formula = "y = sum u v; du = dy v, dv = dy u",
+     .samples = "{ {bp.vector{1, 2, -3}, bp.vector{0.5, -1, 2}} }",
+     .flags = BP_OP_SEQUENTIAL,
+     .shape = dot_shape,
+     .forward = dot_forward,
+     .backward = dot_backward},
+    {.name = "outer",
+     .signature = "value u, value v",
+     .doc = "The outer product of vectors of m and n elements, an m x n matrix.",
+     .formula = "Y = u v'; du = dY v, dv = dY' u",
+     .samples = "{ {bp.vector{1, 2, -3}, bp.vector{0.5, -1}} }",
+     .flags = BP_OP_SEQUENTIAL | BP_OP_CONTIGUOUS,
+     .shape = outer_shape,
+     .forward = outer_forward,
+     .backward = outer_backward},
+    {.name = "matmul",
+     .signature = "value a, value b",
+     .doc = "The matrix product: m x k by k x n gives m x n; a matrix by a vector, and a vector by a matrix, give a "
+            "vector.",
+     .formula = "Y = A B; dA = dY B', dB = A' dY",
+     .samples = "{ {bp.matrix{{1, 2, 3}, {4, 5, 6}}, bp.matrix{{1, -1}, {0.5, 2}, {3, 1}}}, "
+                "{bp.matrix{{1, 2, 3}, {4, 5, 6}}, bp.vector{1, -1, 0.5}}, "
+                "{bp.vector{1, -1}, bp.matrix{{1, 2, 3}, {4, 5, 6}}} }",
+     .flags = BP_OP_SEQUENTIAL | BP_OP_CONTIGUOUS | BP_OP_PRODUCT,
+     .shape = matmul_shape,
+     .forward = matmul_forward,
+     .backward = matmul_backward},
+    {.name = "linear",
+     .signature = "value x, value w, value b",
+     .doc = "A dense layer: w is out x in, b has out elements. w x + b for a vector x of in elements, x w' + b for a "
+            "batch of rows. A fourth argument names an element-wise operation to apply to the result.",
+     .formula = "y = w x + b; dx = w' dy, dw = dy x', db = dy",
+     .samples = "{ {bp.vector{1, -1, 2}, bp.matrix{{1, 2, 3}, {4, 5, 6}}, bp.vector{0.5, -1}}, "
+                "{bp.matrix{{1, -1, 2}, {0, 3, 1}}, bp.matrix{{1, 2, 3}, {4, 5, 6}}, bp.vector{0.5, -1}} }",
+     .flags = BP_OP_SEQUENTIAL | BP_OP_CONTIGUOUS | BP_OP_PRODUCT,
+     .passes = 4,
+     .shape = linear_shape,
+     .forward = linear_forward,
+     .backward = linear_backward},
+    {.name = "transpose",
+     .signature = "value x",
+     .doc = "The transpose of an m x n matrix, n x m; a copy.",
+     .formula = "Y = X'; dX = dY'",
+     .samples = "{ {bp.matrix{{1, 2, 3}, {4, 5, 6}}} }",
+     .flags = BP_OP_SEQUENTIAL,
+     .shape = transpose_shape,
+     .forward = transpose_forward,
+     .backward = transpose_backward},
+    {.name = "diag",
+     .signature = "value x",
+     .doc = "The diagonal of a matrix, or the square matrix with a vector as its diagonal.",
+     .formula = "y_i = X_ii; dX_ii = dy_i",
+     .samples = "{ {bp.matrix{{1, 2, 3}, {4, 5, 6}}}, {bp.vector{1, 2}} }",
+     .flags = BP_OP_SEQUENTIAL,
+     .shape = diag_shape,
+     .forward = diag_forward,
+     .backward = diag_backward},
+    {.name = "trace",
+     .signature = "value x",
+     .doc = "The sum of the diagonal of a square matrix.",
+     .formula = "y = sum X_ii; dX_ii = dy",
+     .samples = "{ {bp.matrix{{1, 2}, {4, 5}}} }",
+     .flags = BP_OP_SEQUENTIAL,
+     .shape = trace_shape,
+     .forward = trace_forward,
+     .backward = trace_backward},
+};
+
+FAMILY(linalg);

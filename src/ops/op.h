@@ -1,0 +1,44 @@
+/* What the rows share: names for the parts of a call, shape checks that read like the messages they give, and the list
+ * of families. A family is a file: for each operation its shape rule, forward and backward, then the table of rows. */
+#ifndef BP_OPS_OP_H
+#define BP_OPS_OP_H
+
+#include "../kernels/kernels.h"
+
+#define INPUT(k) (&call->input[k])
+#define RESULT (&call->result[0])
+#define COTANGENT (&call->cotangent[0])
+#define GRADIENT(k) (&call->gradient[k])
+#define WANTED(k) (call->gradient[k].wanted)
+
+/* Sets the message, which begins with the operation's name as users see it, and returns BP_INVALID. */
+bp_status bp_call_fail(bp_call *call, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* One rank each for the first inputs; raises the shared message otherwise ("expected a matrix, got 10"). */
+bp_status bp_expect_rank(bp_call *call, size_t input, unsigned rank);
+/* A vector or a matrix. */
+bp_status bp_expect_array(bp_call *call, size_t input);
+/* All arrays among the inputs have one dtype, which is stored (f64 when there are only numbers). */
+bp_status bp_common_dtype(bp_call *call, bp_dtype *dtype);
+/* The result has the shape to which all inputs broadcast. */
+bp_status bp_shape_broadcast(bp_call *call);
+/* The result has the shape of the first input. */
+bp_status bp_shape_same(bp_call *call);
+/* The result is a number. */
+bp_status bp_shape_to_number(bp_call *call);
+
+typedef struct bp_family {
+  const char *source; /* the file */
+  const bp_op *rows;
+  size_t count;
+} bp_family;
+
+/* Ends with NULL. */
+extern const bp_family *const bp_families[];
+
+/* The row of `clone`, with which the tape makes strided vectors contiguous. */
+extern const bp_op *const bp_clone_row;
+
+#define FAMILY(name) const bp_family bp_##name##_family = {"src/ops/" #name ".c", rows, sizeof rows / sizeof rows[0]}
+
+#endif

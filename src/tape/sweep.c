@@ -1,0 +1,460 @@
+/* The reverse sweep. From the last node to the first, each operation that a cotangent has reached runs its backward
+ * rule once; the rule writes to destinations that are handed out here. A slot takes its first contribution by being
+ * written (or by sharing or taking over an array), later ones by addition; what stays empty is zero and costs nothing.
+ *
+ * Views have no slot of their own: a contribution to one goes to its window of the root's slot. As long as windows meet
+ * end to end they are written, not added, and only what none of them covers is filled with zeros, once. */
+#include "tape.h"
+
+#include <string.h>
+
+/* ---- slots ------------------------------------------------------------------------------------------------------- */
+
+/* Nothing is allocated for bookkeeping once the sweep runs, but for factor pairs. */
+static bp_status make_room(bp_tape *tape) {
+  bp_context *cx = tape->cx;
+  size_t most = tape->most_inputs;
+  bp_status status = bp_grow(cx, (void **)&tape->slots, &tape->slot_capacity, tape->node_count, sizeof *tape->slots);
+  if (status == BP_OK) status = bp_grow(cx, (void **)&tape->arrays, &tape->array_capacity, most, sizeof *tape->arrays);
+  if (status == BP_OK)
+    status = bp_grow(cx, (void **)&tape->gradients, &tape->gradient_capacity, most, sizeof *tape->gradients);
+  if (status == BP_OK) status = bp_grow(cx, (void **)&tape->asides, &tape->aside_capacity, most, sizeof *tape->asides);
+  return status;
+}
+
+bp_status bp_sweep_begin(bp_tape *tape) {
+  bp_sweep_end(tape);
+  bp_status status = make_room(tape);
+  if (status != BP_OK) return status;
+  tape->slot_count = tape->node_count;
+  memset(tape->slots, 0, tape->slot_count * sizeof *tape->slots);
+  return BP_OK;
+}
+
+static void empty(bp_context *cx, bp_slot *slot) {
+  if (slot->state != BP_SLOT_EMPTY) bp_array_release(cx, &slot->gradient);
+  slot->state = BP_SLOT_EMPTY;
+}
+
+void bp_sweep_end(bp_tape *tape) {
+  for (size_t k = tape->slot_count; k-- > 0;) empty(tape->cx, &tape->slots[k]);
+  for (size_t k = tape->pair_count; k-- > 0;) {
+    bp_buffer_release(tape->cx, tape->pairs[k].factors.left.buffer);
+    bp_buffer_release(tape->cx, tape->pairs[k].factors.right.buffer);
+  }
+  tape->slot_count = tape->pair_count = 0;
+}
+
+static bp_array *into_of(bp_tape *tape, bp_index index) {
+  return index < tape->into_count && tape->into[index].rank != 0 ? &tape->into[index] : NULL;
+}
+
+/* Storage for a slot: where the gradient of a leaf is to go, or fresh. */
+static bp_status provide(bp_tape *tape, bp_index index) {
+  bp_slot *slot = &tape->slots[index];
+  bp_array *into = into_of(tape, index);
+  if (into != NULL) {
+    slot->gradient = *into;
+    bp_buffer_retain(into->buffer);
+    into->buffer->version++;
+    return BP_OK;
+  }
+  slot->gradient = bp_shape_like(&tape->nodes[index].value);
+  return bp_array_allocate(tape->cx, &slot->gradient);
+}
+
+/* Writes zeros where no window has written. */
+static void complete(bp_tape *tape, bp_slot *slot) {
+  if (slot->state != BP_SLOT_PARTIAL) return;
+  size_t size = bp_element_size((bp_dtype)slot->gradient.dtype), count = bp_count(&slot->gradient);
+  bp_array part = bp_shape_vector(slot->from, (bp_dtype)slot->gradient.dtype);
+  if (slot->from > 0 || slot->to < count) tape->cx->stats.zero_fills++;
+  part.data = slot->gradient.data;
+  bp_fill(tape->cx, &part, 0);
+  part.data = (char *)slot->gradient.data + slot->to * size;
+  part.rows = count - slot->to;
+  bp_fill(tape->cx, &part, 0);
+  slot->state = BP_SLOT_OWNED;
+}
+
+/* A shared array is copied before something is added to it. */
+static bp_status own(bp_tape *tape, bp_index index) {
+  bp_slot *slot = &tape->slots[index];
+  bp_array shared = slot->gradient;
+  bp_status status = provide(tape, index);
+  if (status != BP_OK) {
+    slot->gradient = shared;
+    return status;
+  }
+  bp_axpby(tape->cx, 1, &shared, 0, &slot->gradient);
+  bp_buffer_release(tape->cx, shared.buffer);
+  slot->state = BP_SLOT_OWNED;
+  return BP_OK;
+}
+
+/* Makes the array of a slot ready to be added to as a whole. */
+static bp_status settle(bp_tape *tape, bp_index index) {
+  bp_slot *slot = &tape->slots[index];
+  complete(tape, slot);
+  return slot->state == BP_SLOT_SHARED ? own(tape, index) : BP_OK;
+}
+
+/* ---- destinations ------------------------------------------------------------------------------------------------ */
+
+/* The window of the root's gradient that a view's cotangent is. The gradient's rows follow each other; where the root's
+ * own do, the view lies in both at the same distance. */
+static bp_array window_of(const bp_array *root, const bp_array *view, const bp_array *gradient) {
+  size_t size = bp_element_size((bp_dtype)root->dtype);
+  size_t distance = (size_t)((const char *)view->data - (const char *)root->data) / size;
+  bp_array window = *view;
+  window.buffer = gradient->buffer;
+  if (bp_is_contiguous(root) && bp_is_contiguous(gradient)) {
+    window.data = (char *)gradient->data + distance * size;
+    return window;
+  }
+  size_t i = root->stride == 0 ? 0 : distance / root->stride, j = distance - i * root->stride;
+  window.data = bp_at(gradient, i, j);
+  if (view->stride == root->stride) window.stride = gradient->stride;
+  return window;
+}
+
+/* The first window opens the root's gradient; one that goes on where the last ended extends what is written. */
+static bp_status view_destination(bp_tape *tape, bp_index index, bp_gradient *d) {
+  const bp_node *node = &tape->nodes[index];
+  bp_slot *slot = &tape->slots[node->root];
+  bool first = slot->state == BP_SLOT_EMPTY;
+  if (first) {
+    bp_status status = provide(tape, node->root);
+    if (status != BP_OK) return status;
+    slot->state = BP_SLOT_PARTIAL;
+    slot->from = slot->to = 0;
+  } else if (slot->state == BP_SLOT_SHARED) {
+    bp_status status = own(tape, node->root);
+    if (status != BP_OK) return status;
+  }
+  d->to = window_of(&tape->nodes[node->root].value, &node->value, &slot->gradient);
+  d->accumulate = true;
+  if (slot->state == BP_SLOT_OWNED) return BP_OK;
+  size_t size = bp_element_size((bp_dtype)d->to.dtype);
+  size_t from = (size_t)((char *)d->to.data - (char *)slot->gradient.data) / size, to = from + bp_count(&d->to);
+  bool within = from >= slot->from && to <= slot->to;
+  bool adjacent = bp_is_contiguous(&d->to) && bp_is_contiguous(&slot->gradient) &&
+                  (first || to == slot->from || from == slot->to);
+  if (adjacent) {
+    d->accumulate = false;
+    slot->from = first || from < slot->from ? from : slot->from;
+    slot->to = first || to > slot->to ? to : slot->to;
+    if (slot->from == 0 && slot->to == bp_count(&slot->gradient)) slot->state = BP_SLOT_OWNED;
+  } else if (!within || !bp_is_contiguous(&d->to)) {
+    complete(tape, slot);
+  }
+  return BP_OK;
+}
+
+/* Where a contribution to a node is to be written, and whether it is added to what is there. */
+static bp_status destination(bp_tape *tape, bp_index index, bp_gradient *d) {
+  bp_slot *slot = &tape->slots[index];
+  bp_status status = BP_OK;
+  d->factors = NULL;
+  if (tape->nodes[index].root != index) return view_destination(tape, index, d);
+  d->accumulate = slot->state != BP_SLOT_EMPTY;
+  if (tape->nodes[index].value.rank == 0) {
+    d->to = bp_number_at(&slot->number);
+    slot->state = BP_SLOT_OWNED;
+    return BP_OK;
+  }
+  if (slot->state == BP_SLOT_EMPTY) {
+    status = provide(tape, index);
+    if (status == BP_OK) slot->state = BP_SLOT_OWNED;
+  } else {
+    status = settle(tape, index);
+  }
+  d->to = slot->gradient;
+  return status;
+}
+
+static bool is_empty(const bp_tape *tape, bp_index index) {
+  return tape->nodes[index].root == index && tape->slots[index].state == BP_SLOT_EMPTY && index >= tape->into_count;
+}
+
+static void share(bp_slot *slot, const bp_array *array) {
+  slot->gradient = *array;
+  slot->state = BP_SLOT_SHARED;
+  bp_buffer_retain(array->buffer);
+}
+
+/* ---- seeds ------------------------------------------------------------------------------------------------------- */
+
+bp_status bp_sweep_seed(bp_tape *tape, bp_index index, const bp_array *cotangent) {
+  bp_gradient d;
+  bp_status status = destination(tape, index, &d);
+  if (status != BP_OK) return status;
+  if (cotangent == NULL)
+    bp_contribute_number(tape->cx, 1, &d);
+  else if (cotangent->rank == 0 || cotangent->dtype == d.to.dtype)
+    bp_contribute(tape->cx, 1, cotangent, &d);
+  else
+    bp_contribute_converted(tape->cx, cotangent, &d);
+  return BP_OK;
+}
+
+void bp_sweep_seed_object(bp_tape *tape, bp_index index) {
+  tape->slots[index].state = BP_SLOT_OWNED;
+}
+
+bool bp_sweep_reached(const bp_tape *tape, bp_index index) {
+  return tape->slots[tape->nodes[index].root].state != BP_SLOT_EMPTY;
+}
+
+/* ---- one operation ----------------------------------------------------------------------------------------------- */
+
+/* An operation that passes its cotangent on needs no arithmetic where it is the first to contribute. */
+static void pass_on(bp_tape *tape, bp_call *call, const bp_index *inputs) {
+  const bp_array *g = call->cotangent;
+  for (size_t k = 0; k < call->input_count && call->op->passes >> k != 0; k++) {
+    if ((call->op->passes >> k & 1) == 0 || !call->gradient[k].wanted) continue;
+    const bp_array *value = &tape->nodes[inputs[k]].value;
+    if (g->rank == 0 || !bp_same_shape(value, g) || value->dtype != g->dtype || !is_empty(tape, inputs[k])) continue;
+    share(&tape->slots[inputs[k]], g);
+    call->gradient[k].wanted = false;
+  }
+}
+
+/* The cotangent's own storage becomes the destination of the last input, if nobody else has it. */
+static bool hand_down(bp_tape *tape, const bp_slot *from, bp_index input, bp_gradient *d) {
+  const bp_array *value = &tape->nodes[input].value, *g = &from->gradient;
+  if (from->state != BP_SLOT_OWNED || g->rank == 0 || g->buffer->references != 1) return false;
+  if (!bp_same_shape(value, g) || value->dtype != g->dtype || !is_empty(tape, input)) return false;
+  bp_slot *to = &tape->slots[input];
+  share(to, g);
+  to->state = BP_SLOT_OWNED;
+  d->to = *g;
+  d->accumulate = false;
+  return true;
+}
+
+/* Whether an earlier input's destination may have elements of this one's. */
+static bool overlaps(const bp_tape *tape, const bp_call *call, const bp_index *inputs, size_t k) {
+  for (size_t j = 0; j < k; j++)
+    if (call->gradient[j].wanted && tape->nodes[inputs[j]].root == tape->nodes[inputs[k]].root) return true;
+  return false;
+}
+
+/* A destination of its own, to be added to the shared one afterwards. */
+static bp_status set_aside(bp_tape *tape, bp_index input, bp_gradient *d, bp_aside *aside) {
+  d->accumulate = false;
+  d->to = bp_shape_like(&tape->nodes[input].value);
+  aside->used = true;
+  if (d->to.rank != 0) return bp_array_allocate(tape->cx, &d->to);
+  d->to = bp_number_at(&aside->number);
+  return BP_OK;
+}
+
+static bp_status add_aside(bp_tape *tape, bp_index input, bp_gradient *d) {
+  bp_gradient shared;
+  bp_status status = destination(tape, input, &shared);
+  if (status == BP_OK) bp_contribute(tape->cx, 1, &d->to, &shared);
+  return status;
+}
+
+static bool takes_factors(const bp_tape *tape, const bp_op *op, bp_index input) {
+  const bp_node *node = &tape->nodes[input];
+  return tape->deferring && (op->flags & BP_OP_PRODUCT) != 0 && node->kind == BP_NODE_LEAF && node->value.rank == 2;
+}
+
+static bp_status keep_factors(bp_tape *tape, bp_index leaf, const bp_factors *factors) {
+  bp_status status = bp_grow(tape->cx, (void **)&tape->pairs, &tape->pair_capacity, tape->pair_count + 1,
+                             sizeof *tape->pairs);
+  if (status != BP_OK) return status;
+  tape->pairs[tape->pair_count++] = (bp_pair){*factors, tape->slots[leaf].factors};
+  tape->slots[leaf].factors = (uint32_t)tape->pair_count;
+  bp_buffer_retain(factors->left.buffer);
+  bp_buffer_retain(factors->right.buffer);
+  return BP_OK;
+}
+
+/* Hands out the destinations. */
+static bp_status prepare(bp_tape *tape, bp_call *call, const bp_index *inputs, bp_index first, bp_factors *factors) {
+  const bp_op *op = call->op;
+  size_t last = call->input_count;
+  while (last > 0 && !call->gradient[last - 1].wanted) last--;
+  bp_status status = BP_OK;
+  for (size_t k = 0; k < last && status == BP_OK; k++) {
+    bp_gradient *d = &call->gradient[k];
+    if (!d->wanted) continue;
+    if (takes_factors(tape, op, inputs[k]))
+      d->factors = &factors[k];
+    else if (k + 1 == last && (op->flags & BP_OP_ELEMENTWISE) != 0 && hand_down(tape, &tape->slots[first], inputs[k], d))
+      continue;
+    else if ((op->flags & BP_OP_SEQUENTIAL) == 0 && overlaps(tape, call, inputs, k))
+      status = set_aside(tape, inputs[k], d, &tape->asides[k]);
+    else
+      status = destination(tape, inputs[k], d);
+  }
+  return status;
+}
+
+/* Collects what did not go straight to its place. */
+static bp_status finish(bp_tape *tape, bp_call *call, const bp_index *inputs, bp_status status) {
+  for (size_t k = 0; k < call->input_count; k++) {
+    bp_gradient *d = &call->gradient[k];
+    if (d->factors != NULL && status == BP_OK) status = keep_factors(tape, inputs[k], d->factors);
+    if (!tape->asides[k].used) continue;
+    if (status == BP_OK) status = add_aside(tape, inputs[k], d);
+    bp_buffer_release(tape->cx, d->to.buffer);
+  }
+  return status;
+}
+
+static bp_status check_versions(bp_tape *tape, bp_index first, size_t result_count, const bp_index *inputs,
+                                size_t input_count) {
+  const bp_op *op = tape->nodes[first].op;
+  bp_status status = BP_OK;
+  for (size_t k = 0; k < result_count && status == BP_OK; k++) status = bp_node_check(tape, first + (bp_index)k, op);
+  for (size_t k = 0; k < input_count && status == BP_OK; k++) status = bp_node_check(tape, inputs[k], op);
+  return status;
+}
+
+/* The backward rule of a row. */
+static bp_status run_row(bp_tape *tape, bp_call *call, const bp_index *inputs, bp_index first) {
+  bp_array results[BP_MAX_RESULTS], cotangents[BP_MAX_RESULTS];
+  bp_factors factors[3];
+  for (size_t k = 0; k < call->result_count; k++) {
+    bp_index index = first + (bp_index)k;
+    bp_slot *slot = &tape->slots[index];
+    results[k] = bp_node_value(tape, index);
+    complete(tape, slot);
+    if (slot->state == BP_SLOT_EMPTY)
+      cotangents[k] = bp_shape_like(&results[k]);
+    else
+      cotangents[k] = results[k].rank == 0 ? bp_number_at(&slot->number) : slot->gradient;
+  }
+  for (size_t k = 0; k < call->input_count; k++) {
+    tape->arrays[k] = bp_node_value(tape, inputs[k]);
+    tape->gradients[k] = (bp_gradient){.wanted = tape->nodes[inputs[k]].needs};
+    tape->asides[k].used = false;
+  }
+  call->input = tape->arrays;
+  call->gradient = tape->gradients;
+  call->result = results;
+  call->cotangent = cotangents;
+  if (call->op->passes != 0) pass_on(tape, call, inputs);
+  bp_status status = prepare(tape, call, inputs, first, factors);
+  if (status == BP_OK) status = call->op->backward(call);
+  return finish(tape, call, inputs, status);
+}
+
+static bp_status visit(bp_tape *tape, bp_index first, size_t result_count, void *host) {
+  const bp_node *node = &tape->nodes[first];
+  bp_attributes none = {.index_buffer = NULL};
+  bp_sweep_call sweep = {.tape = tape, .first = first, .inputs = bp_node_inputs(tape, node)};
+  bp_call *call = &sweep.call;
+  call->cx = tape->cx;
+  call->op = node->op;
+  call->input_count = node->input_count;
+  call->result_count = result_count;
+  call->attributes = node->attributes == 0 ? &none : &tape->attributes[node->attributes - 1];
+  call->host = host;
+  bp_status status = check_versions(tape, first, result_count, sweep.inputs, node->input_count);
+  if (status != BP_OK) return status;
+  if ((node->op->flags & BP_OP_GIVES) != 0) return node->op->backward(call);
+  return run_row(tape, call, sweep.inputs, first);
+}
+
+/* The values of operations whose turn is over are needed no more, unless the tape is kept: the storage is free for the
+ * cotangents still to come. The address stays, to tell where a view lies. */
+static void forget_value(bp_tape *tape, bp_index index) {
+  if (tape->kept) return;
+  bp_buffer_release(tape->cx, tape->nodes[index].value.buffer);
+  tape->nodes[index].value.buffer = NULL;
+}
+
+bp_status bp_sweep_run(bp_tape *tape, void *host) {
+  bp_status status = BP_OK;
+  tape->sweeping = true;
+  size_t end = tape->slot_count; /* one past the last result of the operation looked at */
+  bool reached = false;
+  for (size_t k = tape->slot_count; k-- > tape->leaf_count && status == BP_OK;) {
+    bp_index index = (bp_index)k;
+    const bp_node *node = &tape->nodes[index];
+    reached = reached || (node->root == index && tape->slots[index].state != BP_SLOT_EMPTY);
+    if (node->first != index) continue;
+    if (reached && node->kind == BP_NODE_RESULT) status = visit(tape, index, end - k, host);
+    for (size_t r = k; r < end; r++) {
+      if (status == BP_OK) empty(tape->cx, &tape->slots[r]);
+      forget_value(tape, (bp_index)r);
+    }
+    end = k;
+    reached = false;
+  }
+  tape->sweeping = false;
+  return status;
+}
+
+/* ---- gradients given --------------------------------------------------------------------------------------------- */
+
+bp_status bp_sweep_give(bp_tape *tape, bp_index input, const bp_array *array, bool take, bool *taken) {
+  bp_gradient d;
+  *taken = false;
+  if (take && is_empty(tape, input) && array->rank != 0 && bp_is_contiguous(array)) {
+    share(&tape->slots[input], array);
+    tape->slots[input].state = BP_SLOT_OWNED;
+    *taken = true;
+    return BP_OK;
+  }
+  bp_status status = destination(tape, input, &d);
+  if (status == BP_OK) bp_contribute(tape->cx, 1, array, &d);
+  return status;
+}
+
+void bp_sweep_give_object(bp_tape *tape, bp_index input) {
+  tape->slots[input].state = BP_SLOT_OWNED;
+}
+
+void bp_sweep_complete(bp_tape *tape, bp_index leaf) {
+  complete(tape, &tape->slots[leaf]);
+}
+
+/* ---- results ----------------------------------------------------------------------------------------------------- */
+
+/* Multiplies the factors of a leaf out into its slot. */
+bp_status bp_sweep_multiply(bp_tape *tape, bp_index leaf) {
+  bp_slot *slot = &tape->slots[leaf];
+  bp_gradient d;
+  while (slot->factors != 0) {
+    bp_status status = destination(tape, leaf, &d);
+    if (status != BP_OK) return status;
+    const bp_pair *pair = &tape->pairs[slot->factors - 1];
+    bp_add_product(tape->cx, 1, &pair->factors, d.accumulate ? 1 : 0, &d.to);
+    slot->factors = pair->next;
+  }
+  return BP_OK;
+}
+
+bp_status bp_sweep_gradient(bp_tape *tape, bp_index leaf, bp_operand *gradient) {
+  bp_slot *slot = &tape->slots[leaf];
+  const bp_node *node = &tape->nodes[leaf];
+  *gradient = (bp_operand){.node = BP_NONE, .array = bp_shape_number()};
+  if (node->value.rank == 0) {
+    if (slot->state == BP_SLOT_EMPTY) tape->cx->stats.zero_fills++;
+    gradient->number = slot->state == BP_SLOT_EMPTY ? 0 : slot->number;
+    return BP_OK;
+  }
+  bp_status status = bp_sweep_multiply(tape, leaf);
+  if (status != BP_OK) return status;
+  if (slot->state == BP_SLOT_EMPTY) {
+    status = provide(tape, leaf);
+    if (status != BP_OK) return status;
+    slot->state = BP_SLOT_OWNED;
+    bp_zero_fill(tape->cx, &slot->gradient);
+  } else if (slot->state == BP_SLOT_SHARED && slot->gradient.buffer->references == 1 && into_of(tape, leaf) == NULL) {
+    slot->state = BP_SLOT_OWNED;
+  } else {
+    status = settle(tape, leaf);
+    if (status != BP_OK) return status;
+  }
+  gradient->array = slot->gradient;
+  slot->state = BP_SLOT_EMPTY;
+  slot->gradient.buffer = NULL;
+  return BP_OK;
+}

@@ -1,0 +1,311 @@
+#include "tape.h"
+
+#include <string.h>
+
+void bp_tape_open(bp_tape *tape, bp_context *cx, uint32_t generation) {
+  tape->cx = cx;
+  tape->generation = generation;
+  tape->sealed = tape->kept = tape->deferring = tape->sweeping = false;
+  tape->leaf_count = 0;
+}
+
+static void release_attributes(bp_context *cx, bp_attributes *a) {
+  bp_buffer_release(cx, a->index_buffer);
+  bp_array_release(cx, &a->saved);
+}
+
+void bp_tape_close(bp_tape *tape) {
+  if (tape->generation == 0) return;
+  bp_context *cx = tape->cx;
+  bp_sweep_end(tape);
+  /* Last recorded, first freed: the pool then hands the blocks out again in the order of the next forward. */
+  for (size_t k = tape->node_count; k-- > 0;) bp_buffer_release(cx, tape->nodes[k].value.buffer);
+  for (size_t k = tape->attributes_count; k-- > 0;) release_attributes(cx, &tape->attributes[k]);
+  for (size_t k = tape->into_count; k-- > 0;) bp_buffer_release(cx, tape->into[k].buffer);
+  tape->node_count = tape->inputs_count = tape->attributes_count = tape->into_count = 0;
+  tape->generation = 0;
+}
+
+#define FREE_LIST(list, capacity)                                                                  \
+  if (tape->list != NULL) bp_resize(cx, tape->list, tape->capacity * sizeof *tape->list, 0)
+
+void bp_tape_destroy(bp_tape *tape) {
+  bp_context *cx = tape->cx;
+  bp_tape_close(tape);
+  FREE_LIST(nodes, node_capacity);
+  FREE_LIST(inputs, inputs_capacity);
+  FREE_LIST(attributes, attributes_capacity);
+  FREE_LIST(slots, slot_capacity);
+  FREE_LIST(pairs, pair_capacity);
+  FREE_LIST(into, into_capacity);
+  FREE_LIST(arrays, array_capacity);
+  FREE_LIST(gradients, gradient_capacity);
+  FREE_LIST(asides, aside_capacity);
+  memset(tape, 0, sizeof *tape);
+}
+
+#define RESERVE(tape, list, count, capacity, more)                                                         \
+  ((tape)->count + (more) <= (tape)->capacity                                                              \
+       ? BP_OK                                                                                             \
+       : bp_grow((tape)->cx, (void **)&(tape)->list, &(tape)->capacity, (tape)->count + (more), sizeof *(tape)->list))
+
+static bp_status reserve(bp_tape *tape, size_t nodes, size_t inputs) {
+  if (tape->node_count + nodes >= BP_NONE) return bp_fail(tape->cx, "bp.grad: too many operations for one tape");
+  bp_status status = RESERVE(tape, nodes, node_count, node_capacity, nodes);
+  if (status == BP_OK && inputs > 3) status = RESERVE(tape, inputs, inputs_count, inputs_capacity, inputs);
+  if (status == BP_OK) status = RESERVE(tape, attributes, attributes_count, attributes_capacity, 1);
+  return status;
+}
+
+/* ---- nodes: room has been reserved ------------------------------------------------------------------------------- */
+
+static bp_index add_node(bp_tape *tape, bp_node_kind kind, const bp_operand *value) {
+  bp_index index = (bp_index)tape->node_count++;
+  bp_node *node = &tape->nodes[index];
+  node->op = NULL;
+  node->value = value->array;
+  node->number = value->number;
+  node->input_count = 0;
+  node->version = value->array.buffer == NULL ? 0 : value->array.buffer->version;
+  node->attributes = 0;
+  node->root = index;
+  node->kind = (uint8_t)kind;
+  node->needs = kind != BP_NODE_CONSTANT;
+  node->object = false;
+  node->first = index;
+  bp_buffer_retain(value->array.buffer);
+  return index;
+}
+
+bp_array bp_node_value(bp_tape *tape, bp_index index) {
+  bp_node *node = &tape->nodes[index];
+  bp_array value = node->value;
+  if (value.rank == 0) value.data = &node->number;
+  return value;
+}
+
+bp_status bp_tape_leaf(bp_tape *tape, const bp_operand *value, const bp_array *into, bp_index *leaf) {
+  bp_status status = reserve(tape, 1, 0);
+  size_t into_needed = tape->leaf_count + 1 - tape->into_count;
+  if (status == BP_OK && into != NULL) status = RESERVE(tape, into, into_count, into_capacity, into_needed);
+  if (status != BP_OK) return status;
+  *leaf = add_node(tape, BP_NODE_LEAF, value);
+  if (into != NULL) {
+    while (tape->into_count < *leaf) tape->into[tape->into_count++] = bp_shape_number();
+    tape->into[tape->into_count++] = *into;
+    bp_buffer_retain(into->buffer);
+  }
+  tape->leaf_count++;
+  return BP_OK;
+}
+
+bp_status bp_tape_object_leaf(bp_tape *tape, bp_index *leaf) {
+  bp_operand nothing = {.node = BP_NONE, .array = bp_shape_number()};
+  bp_status status = bp_tape_leaf(tape, &nothing, NULL, leaf);
+  if (status == BP_OK) tape->nodes[*leaf].object = true;
+  return status;
+}
+
+bp_status bp_node_check(bp_tape *tape, bp_index index, const bp_op *used_by) {
+  const bp_node *node = &tape->nodes[index];
+  if (node->value.buffer == NULL || node->value.buffer->version == node->version) return BP_OK;
+  const char *recorded = node->op == NULL ? NULL : node->op->name;
+  return bp_fail(tape->cx, "bp.%s: an array that it needs (%s%s) was changed in place after it was recorded",
+                 used_by->name, recorded == NULL ? "an argument" : "the result of ", recorded == NULL ? "" : recorded);
+}
+
+/* ---- recording --------------------------------------------------------------------------------------------------- */
+
+static void set_inputs(bp_tape *tape, bp_node *node, const bp_index *inputs, size_t count) {
+  node->input_count = (uint32_t)count;
+  if (count <= 3)
+    for (size_t k = 0; k < count; k++) node->input[k] = inputs[k];
+  else
+    node->input[0] = (bp_index)(inputs - tape->inputs);
+}
+
+/* Takes the attributes over. */
+static uint32_t add_attributes(bp_tape *tape, const bp_attributes *attributes) {
+  tape->attributes[tape->attributes_count++] = *attributes;
+  return (uint32_t)tape->attributes_count;
+}
+
+/* The operands as nodes: plain ones become constants. The list is the tape's own where there are more than three. */
+static const bp_index *operand_nodes(bp_tape *tape, const bp_operand *operands, size_t count, bp_index *few) {
+  bp_index *nodes = few;
+  if (count > 3) {
+    nodes = &tape->inputs[tape->inputs_count];
+    tape->inputs_count += count;
+  }
+  for (size_t k = 0; k < count; k++)
+    nodes[k] = operands[k].node != BP_NONE ? operands[k].node : add_node(tape, BP_NODE_CONSTANT, &operands[k]);
+  return nodes;
+}
+
+static bp_index root_of_view(const bp_tape *tape, const bp_array *result, const bp_index *inputs, size_t count) {
+  for (size_t k = 0; k < count; k++)
+    if (result->buffer != NULL && tape->nodes[inputs[k]].value.buffer == result->buffer)
+      return tape->nodes[inputs[k]].root;
+  return BP_NONE;
+}
+
+bp_status bp_tape_record(bp_tape *tape, const bp_op *op, const bp_operand *operands, size_t count,
+                         const bp_attributes *attributes, const bp_operand *results, const bool *objects,
+                         size_t result_count, bp_index *first) {
+  bp_status status = reserve(tape, count + result_count, count);
+  if (status != BP_OK) return status;
+  bp_index few[3];
+  const bp_index *inputs = operand_nodes(tape, operands, count, few);
+  uint32_t place = attributes == NULL ? 0 : add_attributes(tape, attributes);
+  for (size_t k = 0; k < result_count; k++) {
+    bp_index index = add_node(tape, BP_NODE_RESULT, &results[k]);
+    bp_node *node = &tape->nodes[index];
+    if (k == 0) *first = index;
+    node->op = op;
+    node->attributes = place;
+    node->first = *first;
+    node->object = objects != NULL && objects[k];
+    set_inputs(tape, node, inputs, count);
+    if ((op->flags & BP_OP_GIVES) == 0) {
+      bp_index root = root_of_view(tape, &node->value, inputs, count);
+      if (root != BP_NONE) node->root = root;
+    }
+  }
+  if (count > tape->most_inputs) tape->most_inputs = count;
+  tape->cx->stats.nodes++;
+  return BP_OK;
+}
+
+/* ---- applying ---------------------------------------------------------------------------------------------------- */
+
+static bool is_strided(const bp_array *x) {
+  return x->rank == 1 && x->stride != 1 && x->rows > 1;
+}
+
+static bool needs_gradient(const bp_tape *tape, const bp_operand *operands, size_t count) {
+  for (size_t k = 0; k < count; k++)
+    if (operands[k].node != BP_NONE && tape->nodes[operands[k].node].needs) return true;
+  return false;
+}
+
+/* Gives the result its storage, unless it is a view. */
+static bp_status provide(bp_context *cx, bp_array *result, double *number, bool *views) {
+  if (result->rank == 0)
+    result->data = number;
+  else if (result->buffer != NULL)
+    return bp_buffer_retain(result->buffer), BP_OK;
+  else if (bp_array_allocate(cx, result) != BP_OK)
+    return BP_NOMEM;
+  *views = false;
+  return BP_OK;
+}
+
+/* Shape rule, storage, forward rule. The results and what is saved come with references; on failure nothing does. */
+static bp_status compute(bp_call *call, double *numbers) {
+  bp_array *saved = &call->attributes->saved;
+  bool views = true;
+  size_t provided = 0;
+  bp_status status = call->op->shape(call);
+  while (status == BP_OK && provided < call->result_count) {
+    status = provide(call->cx, &call->result[provided], &numbers[provided], &views);
+    if (status == BP_OK) provided++;
+  }
+  bool saves = status == BP_OK && saved->rank != 0;
+  if (saves) status = bp_array_allocate(call->cx, saved);
+  if (status == BP_OK && !views) status = call->op->forward(call);
+  if (status != BP_OK) {
+    while (provided > 0) bp_buffer_release(call->cx, call->result[--provided].buffer);
+    if (saves) bp_buffer_release(call->cx, saved->buffer);
+  }
+  return status;
+}
+
+/* Records the call if it is to be, and turns its results into outcomes. */
+static bp_status conclude(bp_tape *tape, bp_call *call, const bp_operand *operands, bool record, bool has_attributes,
+                          bp_outcome *outcomes) {
+  bp_context *cx = call->cx;
+  for (size_t k = 0; k < call->result_count; k++) {
+    bp_array *result = &call->result[k];
+    outcomes[k] = (bp_outcome){.node = BP_NONE, .array = *result};
+    if (result->rank == 0) {
+      outcomes[k].number = *(double *)result->data;
+      outcomes[k].array.data = NULL;
+    }
+  }
+  bp_array *saved = &call->attributes->saved;
+  if (!record) {
+    bp_buffer_release(cx, saved->buffer);
+    return BP_OK;
+  }
+  has_attributes = has_attributes || saved->buffer != NULL;
+  bp_buffer *indices = call->attributes->index_buffer;
+  bp_buffer_retain(indices);
+  bp_index first;
+  bp_status status = bp_tape_record(tape, call->op, operands, call->input_count,
+                                    has_attributes ? call->attributes : NULL, outcomes, NULL, call->result_count, &first);
+  if (status != BP_OK) {
+    bp_buffer_release(cx, saved->buffer);
+    bp_buffer_release(cx, indices);
+  }
+  for (size_t k = 0; k < call->result_count; k++) {
+    bp_buffer_release(cx, outcomes[k].array.buffer);
+    if (status == BP_OK) outcomes[k].node = first + (bp_index)k;
+  }
+  return status;
+}
+
+static bp_status apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operand *operands, bp_array *inputs,
+                       size_t count, bp_attributes *attributes, bp_outcome *outcomes) {
+  bp_attributes none = {.index_buffer = NULL};
+  bp_array results[BP_MAX_RESULTS];
+  double numbers[BP_MAX_RESULTS];
+  bp_call call = {.cx = cx, .op = op, .input_count = count, .input = inputs, .result = results};
+  call.result_count = op->result_count == 0 ? 1 : op->result_count;
+  call.attributes = attributes == NULL ? &none : attributes;
+  for (size_t k = 0; k < call.result_count; k++) results[k] = bp_shape_number();
+  for (size_t k = 0; k < count; k++) {
+    inputs[k] = operands[k].array;
+    if (inputs[k].rank == 0) inputs[k].data = &operands[k].number;
+  }
+  bp_status status = compute(&call, numbers);
+  if (status != BP_OK) return status;
+  bool record = tape != NULL && op->backward != NULL && needs_gradient(tape, operands, count);
+  return conclude(tape, &call, operands, record, attributes != NULL, outcomes);
+}
+
+/* The operation on clones of the strided vectors among the operands. */
+static bp_status apply_contiguous(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operand *operands,
+                                  bp_array *inputs, size_t count, bp_attributes *attributes, bp_outcome *outcomes) {
+  bp_buffer *plain[BP_FEW_OPERANDS] = {NULL};
+  bp_status status = BP_OK;
+  for (size_t k = 0; k < count && status == BP_OK; k++) {
+    if (!is_strided(&operands[k].array)) continue;
+    bp_outcome clone;
+    status = bp_apply(cx, tape, bp_clone_row, &operands[k], 1, NULL, &clone);
+    if (status != BP_OK) break;
+    if (clone.node == BP_NONE) plain[k] = clone.array.buffer;
+    operands[k] = clone;
+  }
+  if (status == BP_OK) status = apply(cx, tape, op, operands, inputs, count, attributes, outcomes);
+  for (size_t k = 0; k < count; k++) bp_buffer_release(cx, plain[k]);
+  return status;
+}
+
+bp_status bp_apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operand *operands, size_t count,
+                   bp_attributes *attributes, bp_outcome *outcomes) {
+  for (size_t k = 0; k < count && tape != NULL; k++) {
+    if (operands[k].node == BP_NONE) continue;
+    bp_status status = bp_node_check(tape, operands[k].node, op);
+    if (status != BP_OK) return status;
+  }
+  bp_array few[BP_FEW_OPERANDS];
+  if (count <= BP_FEW_OPERANDS) {
+    bool contiguous = (op->flags & BP_OP_CONTIGUOUS) != 0;
+    return (contiguous ? apply_contiguous : apply)(cx, tape, op, operands, few, count, attributes, outcomes);
+  }
+  bp_array *inputs = bp_resize(cx, NULL, 0, count * sizeof *inputs);
+  if (inputs == NULL) return BP_NOMEM;
+  bp_status status = apply(cx, tape, op, operands, inputs, count, attributes, outcomes);
+  bp_resize(cx, inputs, count * sizeof *inputs, 0);
+  return status;
+}

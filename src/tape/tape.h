@@ -1,0 +1,180 @@
+/* The Wengert tape: one record of a computation, node by node, in the order in which it ran.
+ *
+ * Invariants: a node's inputs have smaller indices than it has. Nodes are named by index, never by pointer, since the
+ * list moves when it grows. A node holds a reference to the storage of its value, and the version that storage had. A
+ * tape that is closed gives everything back and begins a new generation; the struct itself lives as long as the state,
+ * so that a variable left over can still ask it, and learn that it is stale. */
+#ifndef BP_TAPE_TAPE_H
+#define BP_TAPE_TAPE_H
+
+#include "../ops/op.h"
+
+typedef uint32_t bp_index;
+#define BP_NONE UINT32_MAX
+
+typedef enum bp_node_kind {
+  BP_NODE_LEAF,
+  BP_NODE_CONSTANT,
+  BP_NODE_RESULT,
+} bp_node_kind;
+
+typedef struct bp_node {
+  const bp_op *op; /* of a result */
+  bp_array value;  /* a number's `data` is not used: it would not survive a move */
+  double number;
+  bp_index input[3];   /* or, of more inputs, input[0] is the place in the tape's list of inputs */
+  uint32_t input_count;
+  uint32_t version;    /* of the value's storage when it was recorded */
+  uint32_t attributes; /* the place in the tape's list plus 1; 0 if there are none */
+  bp_index root;       /* of a view the array that it is a part of; otherwise itself */
+  bp_index first;      /* the first result of its operation; the others follow it */
+  uint8_t kind;
+  uint8_t needs;  /* a leaf's gradient depends on it */
+  uint8_t object; /* the value is a Lua object that the binding keeps */
+} bp_node;
+
+typedef enum bp_slot_state {
+  BP_SLOT_EMPTY,   /* zero */
+  BP_SLOT_OWNED,   /* ours alone: may be added to */
+  BP_SLOT_SHARED,  /* another slot has the same array: to be copied before it is added to */
+  BP_SLOT_PARTIAL, /* only elements `from` to `to` - 1 of a contiguous array are written; the rest is zero */
+} bp_slot_state;
+
+/* The cotangent of a node while a sweep runs. */
+typedef struct bp_slot {
+  bp_array gradient;
+  double number;
+  size_t from, to;
+  uint32_t factors; /* the last of a chain of factor pairs that are part of the gradient, plus 1 */
+  uint8_t state;
+} bp_slot;
+
+typedef struct bp_pair {
+  bp_factors factors;
+  uint32_t next;
+} bp_pair;
+
+/* A gradient that is written apart, because the place where it belongs overlaps another of the same call. */
+typedef struct bp_aside {
+  double number;
+  bool used;
+} bp_aside;
+
+typedef struct bp_tape {
+  bp_context *cx;
+  uint32_t generation; /* 0 while it is in no use */
+  bool sealed;         /* recording has ended */
+  bool kept;           /* the sweep will run more than once: values must survive it */
+  bool deferring;      /* products of leaf matrices are kept as factors */
+  bool sweeping;
+  bp_index leaf_count; /* leaves are the first nodes */
+  bp_node *nodes;
+  size_t node_count, node_capacity;
+  bp_index *inputs;
+  size_t inputs_count, inputs_capacity;
+  bp_attributes *attributes;
+  size_t attributes_count, attributes_capacity;
+  bp_slot *slots; /* one a node from the first seed to the end of the sweep's results */
+  size_t slot_count, slot_capacity;
+  bp_pair *pairs;
+  size_t pair_count, pair_capacity;
+  bp_array *into; /* where given: the leaves' gradients go there */
+  size_t into_count, into_capacity;
+  size_t most_inputs; /* of an operation recorded: what the next three lists have room for in a sweep */
+  bp_array *arrays;
+  size_t array_capacity;
+  bp_gradient *gradients;
+  size_t gradient_capacity;
+  bp_aside *asides;
+  size_t aside_capacity;
+  struct bp_tape *next; /* in the binding's list of all tapes */
+} bp_tape;
+
+/* What an operation is applied to: a node of the tape, or (node BP_NONE) a plain number or array. */
+typedef struct bp_operand {
+  bp_index node;
+  double number;
+  bp_array array;
+} bp_operand;
+
+/* A row has at most so many results; one with BP_OP_CONTIGUOUS at most so many operands. */
+enum { BP_MAX_RESULTS = 8, BP_FEW_OPERANDS = 8 };
+
+/* What came out: recorded (node), or plain. A plain array comes with a reference. */
+typedef bp_operand bp_outcome;
+
+void bp_tape_open(bp_tape *tape, bp_context *cx, uint32_t generation);
+/* Gives back what the tape holds; its lists keep their memory for the next use. */
+void bp_tape_close(bp_tape *tape);
+/* Gives the lists back too. */
+void bp_tape_destroy(bp_tape *tape);
+
+/* All leaves come before anything else. The value is shared, not copied; `into` may be NULL. */
+bp_status bp_tape_leaf(bp_tape *tape, const bp_operand *value, const bp_array *into, bp_index *leaf);
+
+/* A leaf, or with an op the result of one, whose value is the binding's. */
+bp_status bp_tape_object_leaf(bp_tape *tape, bp_index *leaf);
+
+/* Applies an operation; records it if it has a derivative and one of the operands needs a gradient. `tape` is that of
+ * the operands, or NULL. There is one outcome for each result of the row. */
+bp_status bp_apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operand *operands, size_t count,
+                   bp_attributes *attributes, bp_outcome *outcomes);
+
+/* Records an operation that the binding has run: its results' first index. `objects` says which results have values
+ * that are the binding's; an object operand is a node. */
+bp_status bp_tape_record(bp_tape *tape, const bp_op *op, const bp_operand *operands, size_t count,
+                         const bp_attributes *attributes, const bp_operand *results, const bool *objects,
+                         size_t result_count, bp_index *first);
+
+/* A node's value; a number's data points into the tape and is good until something is recorded. */
+bp_array bp_node_value(bp_tape *tape, bp_index index);
+
+/* Fails if the storage of a node's value was written since it was recorded. */
+bp_status bp_node_check(bp_tape *tape, bp_index index, const bp_op *used_by);
+
+static inline const bp_index *bp_node_inputs(const bp_tape *tape, const bp_node *node) {
+  return node->input_count <= 3 ? node->input : &tape->inputs[node->input[0]];
+}
+
+/* ---- sweep.c ---- */
+
+/* Begins a sweep: all slots empty. */
+bp_status bp_sweep_begin(bp_tape *tape);
+/* Adds a cotangent (of the node's shape; its dtype may differ) to a node's slot; NULL means ones. */
+bp_status bp_sweep_seed(bp_tape *tape, bp_index index, const bp_array *cotangent);
+void bp_sweep_seed_object(bp_tape *tape, bp_index index);
+/* Runs every backward rule that a cotangent reaches, last node first. `host` is handed to the rules. */
+bp_status bp_sweep_run(bp_tape *tape, void *host);
+/* The gradient of a leaf, with a reference of the caller's own, or written to where it was to go. */
+bp_status bp_sweep_gradient(bp_tape *tape, bp_index leaf, bp_operand *gradient);
+/* Multiplies the factors of a leaf out into its slot. */
+bp_status bp_sweep_multiply(bp_tape *tape, bp_index leaf);
+/* Fills what windows have left out of a leaf's gradient with zeros. */
+void bp_sweep_complete(bp_tape *tape, bp_index leaf);
+/* Whether a cotangent has arrived at a node. */
+bool bp_sweep_reached(const bp_tape *tape, bp_index index);
+/* Forgets all slots. */
+void bp_sweep_end(bp_tape *tape);
+
+/* For rules that bring arrays of their own instead of writing to destinations (BP_OP_GIVES, the binding's): adds one to
+ * the slot of an input. An array that nobody else can write may be taken over. */
+enum { BP_OP_GIVES = 1 << 16 };
+bp_status bp_sweep_give(bp_tape *tape, bp_index input, const bp_array *array, bool take, bool *taken);
+void bp_sweep_give_object(bp_tape *tape, bp_index input);
+
+/* The tape and the first result's index of the call that runs: for such rules. */
+typedef struct bp_sweep_call {
+  bp_call call; /* first: a rule may cast */
+  bp_tape *tape;
+  bp_index first;
+  const bp_index *inputs;
+} bp_sweep_call;
+
+/* ---- update.c ---- */
+
+/* Multiplies out the factors that the step below would destroy while they are needed. Nothing has changed if it fails. */
+bp_status bp_update_prepare(bp_tape *tape);
+/* value = decay * value - rate * gradient, in place, for one leaf. Cannot fail. A number is returned in *number. */
+void bp_update_leaf(bp_tape *tape, bp_index leaf, double decay, double rate, double *number);
+
+#endif

@@ -1,0 +1,46 @@
+/* Gradient descent as the end of a sweep: parameters are changed in place, and the gradient of a weight matrix is never
+ * multiplied out: W = decay W - rate sum(left right), one product into W for each pair of factors. */
+#include "tape.h"
+
+/* Whether a step on some leaf would overwrite what is still to be multiplied. */
+static bool is_parameter(const bp_tape *tape, const bp_buffer *buffer) {
+  for (size_t k = 0; k < tape->leaf_count; k++)
+    if (tape->nodes[k].value.buffer == buffer) return true;
+  return false;
+}
+
+bp_status bp_update_prepare(bp_tape *tape) {
+  for (bp_index leaf = 0; leaf < tape->leaf_count; leaf++) {
+    bp_slot *slot = &tape->slots[leaf];
+    bp_status status = BP_OK;
+    for (uint32_t place = slot->factors; place != 0 && status == BP_OK; place = tape->pairs[place - 1].next) {
+      const bp_factors *f = &tape->pairs[place - 1].factors;
+      if (!is_parameter(tape, f->left.buffer) && !is_parameter(tape, f->right.buffer)) continue;
+      status = bp_sweep_multiply(tape, leaf);
+      break;
+    }
+    if (status != BP_OK) return status;
+  }
+  return BP_OK;
+}
+
+void bp_update_leaf(bp_tape *tape, bp_index leaf, double decay, double rate, double *number) {
+  bp_slot *slot = &tape->slots[leaf];
+  bp_array *value = &tape->nodes[leaf].value;
+  bp_context *cx = tape->cx;
+  if (value->rank == 0) {
+    *number = decay * tape->nodes[leaf].number - (slot->state == BP_SLOT_EMPTY ? 0 : rate * slot->number);
+    return;
+  }
+  bp_sweep_complete(tape, leaf);
+  if (slot->state != BP_SLOT_EMPTY) {
+    bp_axpby(cx, -rate, &slot->gradient, decay, value);
+    decay = 1;
+  }
+  for (uint32_t place = slot->factors; place != 0; place = tape->pairs[place - 1].next) {
+    bp_add_product(cx, -rate, &tape->pairs[place - 1].factors, decay, value);
+    decay = 1;
+  }
+  if (decay != 1) bp_axpby(cx, decay, value, 0, value);
+  value->buffer->version++;
+}
