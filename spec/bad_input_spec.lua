@@ -190,7 +190,7 @@ describe("training and tools", function()
     for _, name in ipairs{ "sgd", "adam", "adamw", "rmsprop", "adagrad" } do
       local make = bp.optim[name]
       refuse{
-        { name, function() make() end }, { name, function() make(0.1) end },
+        { name, function() make(0.1) end }, { { name, "lr" }, function() make{ lr = -1 } end },
         { { name, "lr" }, function() make{ lr = "x" } end },
         { { name, "lr" }, function() make{ lr = nan } end },
         { { name, "lr" }, function() make{ lr = v } end },
@@ -209,12 +209,12 @@ describe("training and tools", function()
       local opt = bp.optim[name]{ lr = 0.1 }
       local p = { w = bp.vector{ 1, 2 } }
       refuse{
-        { "step", function() opt:step() end }, { "step", function() opt:step(p) end },
-        { "step", function() opt:step(p, 5) end }, { "step", function() opt:step(p, { w = bp.zeros(3) }) end },
-        { "step", function() opt:step(p, { w = 1 }) end }, { "step", function() opt.step(p, p) end },
-        { "minimize", function() opt:minimize() end }, { "minimize", function() opt:minimize(5, p) end },
-        { "minimize", function() opt:minimize(f) end }, { "minimize", function() opt:minimize(f, "text") end },
-        { "minimize", function() opt.minimize(f, p) end }, { "number", function() opt:minimize(f, 3) end },
+        { "bp.optim", function() opt:step() end }, { "bp.optim", function() opt:step(p) end },
+        { "bp.optim", function() opt:step(p, 5) end }, { "bp.optim", function() opt:step(p, { w = bp.zeros(3) }) end },
+        { "bp.optim", function() opt:step(p, { w = 1 }) end }, { "bp.optim", function() opt.step(p, p) end },
+        { "bp.optim", function() opt:minimize() end }, { "bp.optim", function() opt:minimize(5, p) end },
+        { "bp.optim", function() opt:minimize(f) end }, { "bp.optim", function() opt:minimize(f, "text") end },
+        { "bp.optim", function() opt.minimize(f, p) end }, { "number", function() opt:minimize(f, 3) end },
         { "result", function() opt:minimize(function() return "text" end, p) end },
       }
       same({ 1, 2 }, p.w)

@@ -181,8 +181,8 @@ describe("P20: calls within calls", function()
       function() return (select(2, bp.vjp(slow, x))(bp.vector{ 1, 1 })) end,
       function() return bp.eval(slow, bp.vector{ 1, 1 }) end,
       function()
-        bp.optim.sgd{ lr = -1 }:minimize(function(v) return bp.sum(slow(v)) end, w)
-        return w - bp.vector{ 1, 2 }
+        bp.optim.sgd{ lr = 1 }:minimize(function(v) return bp.sum(slow(v)) end, w)
+        return bp.vector{ 1, 2 } - w
       end,
     }
     for _, run in ipairs(runs) do

@@ -122,8 +122,8 @@ void bp_set_functions(lua_State *L, bp_state *s, const luaL_Reg *functions);
 
 /* Pushes the Lua function of a row. Raises on a malformed row. */
 void bp_push_op(lua_State *L, bp_state *s, const bp_op *op, const char *source);
-/* The row of a built-in operation. */
-const bp_op *bp_builtin(const char *name);
+/* Notes the line of the user's script that recorded a node, while the state is tracing. */
+void bp_trace(lua_State *L, bp_state *s, const bp_box *box, bp_index node);
 
 /* Whether a dtype name stands at an index (absent: f64); raises on another string. */
 bp_dtype bp_check_dtype(lua_State *L, bp_state *s, int index, const char *name);

@@ -176,8 +176,8 @@ static void read_leaves(lua_State *L, bp_state *s, int list, const char *name, b
   }
 }
 
-/* core.record(row, entry, inputs, results): records a call that has been made and returns a list of its results,
- * tracked. */
+/* core.record(row, entry, inputs, results [, seconds]): records a call that has been made, and what it took; returns a
+ * list of its results, tracked. */
 static int record(lua_State *L) {
   bp_state *s = bp_state_of(L);
   const custom_row *row = lua_touserdata(L, 1);
@@ -200,12 +200,8 @@ static int record(lua_State *L) {
   bp_index first = 0;
   BP_TRY(L, s, bp_tape_record(tape, &row->op, operands, inputs, &attributes, operands + inputs, objects + inputs, results,
                               &first));
-  if (s->tracing) {
-    lua_getfield(L, -1, "lines");
-    bp_push_position(L, s);
-    lua_rawseti(L, -2, (lua_Integer)first + 1);
-    lua_pop(L, 1);
-  }
+  if (s->tracing) bp_trace(L, s, box, first);
+  tape->nodes[first].forward = (float)(luaL_optnumber(L, 5, 0) * 1e9);
   lua_createtable(L, (int)results, 0);
   for (size_t k = 0; k < results; k++) {
     if (objects[inputs + k]) {

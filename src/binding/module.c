@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../core/clock.h"
 #include "binding.h"
 
 #define STATE_KEY "backprop.state"
@@ -116,6 +117,30 @@ static int set_threads(lua_State *L) {
   return 0;
 }
 
+/* core.check_finite(on): whether an operation that makes a NaN or inf is an error; returns what was set before. */
+static int check_finite(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  bool before = s->cx.check_finite;
+  s->cx.check_finite = lua_toboolean(L, 1);
+  s->tracing = s->cx.check_finite || s->cx.timing;
+  lua_pushboolean(L, before);
+  return 1;
+}
+
+/* core.timing(on): whether tapes note times and lines. */
+static int timing(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  s->cx.timing = lua_toboolean(L, 1);
+  s->tracing = s->cx.check_finite || s->cx.timing;
+  return 0;
+}
+
+/* core.clock(): seconds from an arbitrary start. */
+static int read_clock(lua_State *L) {
+  lua_pushnumber(L, (lua_Number)bp_clock() * 1e-9);
+  return 1;
+}
+
 /* core.simd([level]): chooses a level by name, for tests; returns the name of the one in use. */
 static int simd(lua_State *L) {
   bp_state *s = bp_state_of(L);
@@ -203,6 +228,9 @@ int luaopen_backprop_core(lua_State *L) {
                                        {"stats", stats},
                                        {"set_threads", set_threads},
                                        {"simd", simd},
+                                       {"check_finite", check_finite},
+                                       {"timing", timing},
+                                       {"clock", read_clock},
                                        {"set_functions", set_callbacks},
                                        {"set_source_prefix", set_source_prefix},
                                        {NULL, NULL}};

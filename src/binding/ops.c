@@ -265,12 +265,12 @@ static void read_arguments(lua_State *L, bp_state *s, const entry *e, int given,
 
 /* ---- calls ------------------------------------------------------------------------------------------------------- */
 
-/* The line of the user's script that recorded a node, for traces. */
-static void trace(lua_State *L, bp_state *s, bp_box *box, bp_index node) {
+void bp_trace(lua_State *L, bp_state *s, const bp_box *box, bp_index node) {
   bp_push_box_table(L, box);
-  lua_getfield(L, -1, "lines");
-  bp_push_position(L, s);
-  lua_rawseti(L, -2, (lua_Integer)node + 1);
+  if (lua_getfield(L, -1, "lines") == LUA_TTABLE) {
+    bp_push_position(L, s);
+    lua_rawseti(L, -2, (lua_Integer)node + 1);
+  }
   lua_pop(L, 2);
 }
 
@@ -314,7 +314,7 @@ static int call(lua_State *L, bp_state *s, const entry *e, int given) {
       lua_pushnumber(L, outcome->number);
     if (handles) lua_replace(L, first + k);
   }
-  if (s->tracing && outcomes[0].node != BP_NONE) trace(L, s, a.box, outcomes[0].node);
+  if (s->tracing && outcomes[0].node != BP_NONE) bp_trace(L, s, a.box, outcomes[0].node);
   return results;
 }
 
@@ -359,13 +359,6 @@ void bp_push_op(lua_State *L, bp_state *s, const bp_op *op, const char *source) 
   lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1); /* keeps the entry, and lists it */
   lua_pop(L, 1);
   lua_pushcclosure(L, call_op, 2);
-}
-
-const bp_op *bp_builtin(const char *name) {
-  for (size_t f = 0; bp_families[f] != NULL; f++)
-    for (size_t k = 0; k < bp_families[f]->count; k++)
-      if (strcmp(bp_families[f]->rows[k].name, name) == 0) return &bp_families[f]->rows[k];
-  return NULL;
 }
 
 static void set_text(lua_State *L, const char *key, const char *text) {

@@ -243,6 +243,54 @@ static int seed(lua_State *L) {
   return 0;
 }
 
+/* Names the line that recorded the operation at which the sweep failed, where it is known. */
+static void raise_at_culprit(lua_State *L, bp_state *s, const bp_box *box) {
+  bp_push_box_table(L, box);
+  if (lua_getfield(L, -1, "lines") == LUA_TNIL || box->tape.culprit == BP_NONE) return;
+  if (lua_rawgeti(L, -1, (lua_Integer)box->tape.culprit + 1) != LUA_TSTRING) return;
+  lua_pushfstring(L, "%s%s (in the sweep)", lua_tostring(L, -1), s->cx.message);
+  lua_error(L);
+}
+
+/* tape:trace(): what was recorded, a list of {op, line, forward, backward, bytes}; times in seconds. */
+static int trace(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  bp_box *box = open_box(L, s);
+  lua_Integer count = 0;
+  lua_settop(L, 1);
+  bp_push_box_table(L, box);
+  lua_getfield(L, -1, "lines");
+  lua_newtable(L);
+  for (size_t k = 0; k < box->tape.node_count; k++) {
+    const bp_node *node = &box->tape.nodes[k];
+    if (node->kind != BP_NODE_RESULT || node->first != k) continue;
+    lua_createtable(L, 0, 5);
+    lua_pushstring(L, node->op->name);
+    lua_setfield(L, -2, "op");
+    lua_pushnumber(L, (lua_Number)node->forward * 1e-9);
+    lua_setfield(L, -2, "forward");
+    lua_pushnumber(L, (lua_Number)node->backward * 1e-9);
+    lua_setfield(L, -2, "backward");
+    lua_pushinteger(L, node->value.rank == 0 || node->root != k
+                           ? 0
+                           : (lua_Integer)(bp_count(&node->value) * bp_element_size((bp_dtype)node->value.dtype)));
+    lua_setfield(L, -2, "bytes");
+    lua_createtable(L, (int)node->input_count, 0);
+    for (size_t i = 0; i < node->input_count; i++) {
+      const bp_node *input = &box->tape.nodes[bp_node_inputs(&box->tape, node)[i]];
+      lua_pushstring(L, input->op == NULL ? "" : input->op->name);
+      lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    lua_setfield(L, -2, "inputs");
+    if (lua_istable(L, 3)) {
+      lua_rawgeti(L, 3, (lua_Integer)k + 1);
+      lua_setfield(L, -2, "line");
+    }
+    lua_rawseti(L, -2, ++count);
+  }
+  return 1;
+}
+
 /* tape:run(): the sweep. */
 static int run(lua_State *L) {
   bp_state *s = bp_state_of(L);
@@ -252,6 +300,7 @@ static int run(lua_State *L) {
   bp_status status = bp_sweep_run(&box->tape, L);
   /* A sweep cannot be resumed, but nothing is lost by the collector running before the error is raised. */
   if (status == BP_NOMEM) bp_make_room(L, s);
+  if (status == BP_INVALID) raise_at_culprit(L, s, box);
   if (status != BP_OK) bp_raise_status(L, s, status);
   return 0;
 }
@@ -309,7 +358,7 @@ void bp_open_tapes(lua_State *L, bp_state *s) {
   static const luaL_Reg functions[] = {{"tape", new_tape}, {NULL, NULL}};
   static const luaL_Reg methods[] = {{"leaf", leaf},       {"object", object},   {"owns", owns},     {"seal", seal},
                                      {"begin", begin},     {"seed", seed},       {"run", run},       {"gradient", gradient},
-                                     {"prepare", prepare}, {"descend", descend}, {"close", close_tape}, {NULL, NULL}};
+                                     {"prepare", prepare}, {"trace", trace}, {"descend", descend}, {"close", close_tape}, {NULL, NULL}};
   bp_set_functions(L, s, functions);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->tape_metatable);
   static const luaL_Reg metamethods[] = {{"__close", close_tape}, {"__gc", collect_tape}, {NULL, NULL}};

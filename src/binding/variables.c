@@ -8,6 +8,14 @@ static const bp_node *node_of(lua_State *L, bp_state *s, int index, const char *
   return &bp_check_variable(L, s, variable, name)->tape.nodes[variable->node];
 }
 
+/* The same of a tape that may have been sealed: looking at a value is no use of it. */
+static const bp_node *look_at(lua_State *L, bp_state *s, int index, const char *name) {
+  const bp_variable *variable = bp_variable_at(L, s, index);
+  if (variable->generation != variable->box->tape.generation)
+    bp_raise(L, s, "%s: a tracked value is used after the call that tracked it has ended", name);
+  return &variable->box->tape.nodes[variable->node];
+}
+
 /* Calls an operation by name on the first `count` values of the stack. */
 static int call_operation(lua_State *L, bp_state *s, const char *name, int count) {
   lua_settop(L, count);
@@ -148,7 +156,7 @@ static int kind(lua_State *L) {
     lua_pushnil(L);
     return 1;
   }
-  const bp_node *node = node_of(L, s, 1, "bp.kind");
+  const bp_node *node = look_at(L, s, 1, "bp.kind");
   lua_pushstring(L, node->object ? "instance" : names[node->value.rank]);
   return 1;
 }
@@ -166,7 +174,7 @@ static int value(lua_State *L) {
     lua_settop(L, 1);
     return 1;
   }
-  const bp_node *node = node_of(L, s, 1, "bp.value");
+  const bp_node *node = look_at(L, s, 1, "bp.value");
   if (node->object) {
     bp_push_box_table(L, variable->box);
     lua_getfield(L, -1, "objects");

@@ -28,6 +28,8 @@ struct bp_context {
   bp_pool pool;
   bp_stats stats;
   const struct bp_loops *loops[2]; /* the kernels of the processor's SIMD level, by dtype */
+  bool check_finite;               /* the first operation that makes a NaN or inf is an error */
+  bool timing;                     /* every node notes what its rules took */
   bool closed;                     /* the state is ending: nothing can be allocated any more */
   char message[512];
 };

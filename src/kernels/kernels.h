@@ -65,6 +65,8 @@ void bp_reduce_adjoint(bp_context *cx, bp_reduction reduction, int axis, const b
                        const bp_array *y, const bp_gradient *d);
 /* The 0-based position of the first extreme of each row, column or of all (in row-major order); NaN is extreme. */
 void bp_arg_extreme(bp_context *cx, bool largest, int axis, const bp_array *x, bp_array *positions);
+/* Whether no element is a NaN or inf. */
+bool bp_all_finite(bp_context *cx, const bp_array *x);
 double bp_dot(bp_context *cx, const bp_array *x, const bp_array *y);
 
 /* ---- softmax.c: of a vector, or of each row ---- */

@@ -268,6 +268,14 @@ void bp_arg_extreme(bp_context *cx, bool largest, int axis, const bp_array *x, b
   }
 }
 
+/* 0 times a NaN or inf is NaN. */
+bool bp_all_finite(bp_context *cx, const bp_array *x) {
+  runs r = runs_of(x);
+  double total = 0;
+  for (size_t i = 0; i < r.count; i++) total += reduce_of(cx, x)->sum_squares(r.length, 0, bp_at(x, i, 0));
+  return total == 0;
+}
+
 double bp_dot(bp_context *cx, const bp_array *x, const bp_array *y) {
   if (x->stride == 1 && y->stride == 1) return reduce_of(cx, x)->dot(x->rows, x->data, y->data);
   double total = 0;

@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#include "../core/clock.h"
+
 /* ---- slots ------------------------------------------------------------------------------------------------------- */
 
 /* Nothing is allocated for bookkeeping once the sweep runs, but for factor pairs. */
@@ -75,6 +77,13 @@ static void complete(bp_tape *tape, bp_slot *slot) {
   part.rows = count - slot->to;
   bp_fill(tape->cx, &part, 0);
   slot->state = BP_SLOT_OWNED;
+}
+
+/* What windows have written so far. */
+static bp_array written_part(const bp_slot *slot) {
+  bp_array part = bp_shape_vector(slot->to - slot->from, (bp_dtype)slot->gradient.dtype);
+  part.data = (char *)slot->gradient.data + slot->from * bp_element_size((bp_dtype)slot->gradient.dtype);
+  return part;
 }
 
 /* A shared array is copied before something is added to it. */
@@ -344,6 +353,22 @@ static bp_status run_row(bp_tape *tape, bp_call *call, const bp_index *inputs, b
   return finish(tape, call, inputs, status);
 }
 
+/* The gradients that an operation has contributed to. */
+static bp_status check_slots(bp_tape *tape, bp_call *call, const bp_index *inputs) {
+  for (size_t k = 0; k < call->input_count; k++) {
+    bp_index index = tape->nodes[inputs[k]].root;
+    const bp_slot *slot = &tape->slots[index];
+    bool number = tape->nodes[index].value.rank == 0;
+    bp_array gradient = slot->gradient, one = bp_shape_number();
+    one.data = (void *)(uintptr_t)&slot->number;
+    if (slot->state == BP_SLOT_PARTIAL) gradient = written_part(slot);
+    if (slot->state == BP_SLOT_EMPTY || tape->nodes[index].object) continue;
+    if (!bp_all_finite(tape->cx, number ? &one : &gradient))
+      return bp_call_fail(call, "the gradient of argument %zu has a NaN or inf", k + 1);
+  }
+  return BP_OK;
+}
+
 static bp_status visit(bp_tape *tape, bp_index first, size_t result_count, void *host) {
   const bp_node *node = &tape->nodes[first];
   bp_attributes none = {.index_buffer = NULL};
@@ -357,8 +382,12 @@ static bp_status visit(bp_tape *tape, bp_index first, size_t result_count, void 
   call->host = host;
   bp_status status = check_versions(tape, first, result_count, sweep.inputs, node->input_count);
   if (status != BP_OK) return status;
-  if ((node->op->flags & BP_OP_GIVES) != 0) return node->op->backward(call);
-  return run_row(tape, call, sweep.inputs, first);
+  int64_t start = tape->cx->timing ? bp_clock() : 0;
+  bool gives = (node->op->flags & BP_OP_GIVES) != 0;
+  status = gives ? node->op->backward(call) : run_row(tape, call, sweep.inputs, first);
+  if (tape->cx->timing) tape->nodes[first].backward = (float)(bp_clock() - start);
+  if (status == BP_OK && tape->cx->check_finite) status = check_slots(tape, call, sweep.inputs);
+  return status;
 }
 
 /* The values of operations whose turn is over are needed no more, unless the tape is kept: the storage is free for the
@@ -380,6 +409,7 @@ bp_status bp_sweep_run(bp_tape *tape, void *host) {
     reached = reached || (node->root == index && tape->slots[index].state != BP_SLOT_EMPTY);
     if (node->first != index) continue;
     if (reached && node->kind == BP_NODE_RESULT) status = visit(tape, index, end - k, host);
+    if (status != BP_OK) tape->culprit = index;
     for (size_t r = k; r < end; r++) {
       if (status == BP_OK) empty(tape->cx, &tape->slots[r]);
       forget_value(tape, (bp_index)r);

@@ -2,11 +2,14 @@
 
 #include <string.h>
 
+#include "../core/clock.h"
+
 void bp_tape_open(bp_tape *tape, bp_context *cx, uint32_t generation) {
   tape->cx = cx;
   tape->generation = generation;
   tape->sealed = tape->kept = tape->deferring = tape->sweeping = false;
   tape->leaf_count = 0;
+  tape->culprit = BP_NONE;
 }
 
 static void release_attributes(bp_context *cx, bp_attributes *a) {
@@ -73,6 +76,7 @@ static bp_index add_node(bp_tape *tape, bp_node_kind kind, const bp_operand *val
   node->needs = kind != BP_NODE_CONSTANT;
   node->object = false;
   node->first = index;
+  node->forward = node->backward = 0;
   bp_buffer_retain(value->array.buffer);
   return index;
 }
@@ -200,6 +204,12 @@ static bp_status provide(bp_context *cx, bp_array *result, double *number, bool 
   return BP_OK;
 }
 
+static bp_status check_results(bp_call *call) {
+  for (size_t k = 0; k < call->result_count; k++)
+    if (!bp_all_finite(call->cx, &call->result[k])) return bp_call_fail(call, "the result has a NaN or inf");
+  return BP_OK;
+}
+
 /* Shape rule, storage, forward rule. The results and what is saved come with references; on failure nothing does. */
 static bp_status compute(bp_call *call, double *numbers) {
   bp_array *saved = &call->attributes->saved;
@@ -213,6 +223,7 @@ static bp_status compute(bp_call *call, double *numbers) {
   bool saves = status == BP_OK && saved->rank != 0;
   if (saves) status = bp_array_allocate(call->cx, saved);
   if (status == BP_OK && !views) status = call->op->forward(call);
+  if (status == BP_OK && call->cx->check_finite) status = check_results(call);
   if (status != BP_OK) {
     while (provided > 0) bp_buffer_release(call->cx, call->result[--provided].buffer);
     if (saves) bp_buffer_release(call->cx, saved->buffer);
@@ -267,10 +278,13 @@ static bp_status apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operan
     inputs[k] = operands[k].array;
     if (inputs[k].rank == 0) inputs[k].data = &operands[k].number;
   }
+  int64_t start = cx->timing ? bp_clock() : 0;
   bp_status status = compute(&call, numbers);
   if (status != BP_OK) return status;
   bool record = tape != NULL && op->backward != NULL && needs_gradient(tape, operands, count);
-  return conclude(tape, &call, operands, record, attributes != NULL, outcomes);
+  status = conclude(tape, &call, operands, record, attributes != NULL, outcomes);
+  if (cx->timing && status == BP_OK && record) tape->nodes[outcomes[0].node].forward = (float)(bp_clock() - start);
+  return status;
 }
 
 /* The operation on clones of the strided vectors among the operands. */

@@ -28,6 +28,7 @@ typedef struct bp_node {
   uint32_t attributes; /* the place in the tape's list plus 1; 0 if there are none */
   bp_index root;       /* of a view the array that it is a part of; otherwise itself */
   bp_index first;      /* the first result of its operation; the others follow it */
+  float forward, backward; /* nanoseconds, while the context is timing */
   uint8_t kind;
   uint8_t needs;  /* a leaf's gradient depends on it */
   uint8_t object; /* the value is a Lua object that the binding keeps */
@@ -67,6 +68,7 @@ typedef struct bp_tape {
   bool kept;           /* the sweep will run more than once: values must survive it */
   bool deferring;      /* products of leaf matrices are kept as factors */
   bool sweeping;
+  bp_index culprit; /* the operation at which a sweep failed */
   bp_index leaf_count; /* leaves are the first nodes */
   bp_node *nodes;
   size_t node_count, node_capacity;

@@ -1,0 +1,136 @@
+--[[
+Functions on arrays that read best in Lua: what accepts lists of tracked numbers, what goes over whole structures, and
+small compositions of core operations.
+]]
+
+local core = require "backprop.core"
+local tree = require "backprop.tree"
+
+local kind, raise = core.kind, core.raise
+
+local arrays = {functions = {}, methods = {}}
+local functions, methods = arrays.functions, arrays.methods
+
+--- A vector from a list of numbers, plain or tracked.
+function functions.vector(list, dtype)
+  local plain = core.vector(list, dtype)
+  if plain then return plain end
+  return core.stack(list, dtype)
+end
+
+--- A matrix from a list of rows: lists of numbers or vectors, plain or tracked.
+function functions.matrix(list, dtype)
+  local plain = core.matrix(list, dtype)
+  if plain then return plain end
+  local rows = {}
+  for i, row in ipairs(list) do rows[i] = kind(row) and row or functions.vector(row, dtype) end
+  return core.stack(rows, dtype)
+end
+
+--- y = y + a x in place, over arrays or whole structures. A number is changed in the table that holds it.
+function functions.axpy(a, x, y)
+  if type(a) ~= "number" then raise("bp.axpy: argument 1: expected a number, got %s", tree.describe(a)) end
+  if tree.is_leaf(y) or not tree.is_branch(y) then
+    if kind(y) == "number" then
+      raise("bp.axpy: a bare number cannot be changed in place: put it in a table")
+    end
+    return core.axpy(a, x, y)
+  end
+  -- First everything that can be wrong, so that nothing is half done.
+  tree.map_at("bp.axpy", function(where, leaf, other)
+    local trouble = tree.mismatch(leaf, other)
+    if trouble then raise("bp.axpy: at %s: %s", where(), trouble) end
+    if kind(leaf) ~= kind(other) or kind(leaf) ~= "number" and leaf:dtype() ~= other:dtype() then
+      raise("bp.axpy: at %s: %s and %s do not agree", where(), tree.describe(leaf), tree.describe(other))
+    end
+    return leaf
+  end, y, x)
+  local done = {}
+  local function walk(into, from)
+    if done[into] then return end
+    done[into] = true
+    for _, key in ipairs(tree.keys(into, "bp.axpy")) do
+      local part = into[key]
+      if kind(part) == "number" then
+        into[key] = part + a * from[key]
+      elseif kind(part) then
+        core.axpy(a, from[key], part)
+      elseif tree.is_branch(part) then
+        walk(part, from[key])
+      end
+    end
+  end
+  walk(y, x)
+end
+
+--- Gives back every array of a structure now; a later use of one raises.
+function functions.release(x)
+  tree.visit(x, function(leaf)
+    local sort = kind(leaf)
+    if sort == "number" or sort == nil or sort == "released" then return end
+    if core.tracked(leaf) then raise("bp.release: a tracked value cannot be released") end
+    core.release(leaf)
+  end, "bp.release")
+end
+
+--- The list of all rows of a matrix, as vectors that share its memory.
+function functions.rows(m)
+  if kind(m) ~= "matrix" then raise("bp.rows: expected a matrix, got %s", tree.describe(m)) end
+  local list = {}
+  for i = 1, #m do list[i] = core.row(m, i) end
+  return list
+end
+
+-- The core gives positions from 0 as numbers: here they become what Lua counts with.
+local function positions(name)
+  local find = core[name]
+  return function(x, axis)
+    local found = find(x, axis)
+    if kind(found) ~= "number" then return core.add(found, 1) end
+    found = math.tointeger(found)
+    if kind(x) ~= "matrix" then return found + 1 end
+    local _, columns = x:shape()
+    return found // columns + 1, found % columns + 1
+  end
+end
+
+functions.argmax, functions.argmin = positions "argmax", positions "argmin"
+
+-- Operations of one argument that `linear` may apply: those that give an array of its shape.
+local function activation_of(name)
+  local f = type(name) == "string" and arrays.elementwise[name]
+  if not f then
+    raise("bp.linear: the activation must be the name of an element-wise operation, got %s",
+      type(name) == "string" and ("'%s'"):format(name) or tree.describe(name))
+  end
+  return f
+end
+
+arrays.elementwise = {}
+for _, row in ipairs(core.rows()) do
+  if row.source == "src/ops/math.c" and row.name ~= "clamp" and row.name ~= "unm" then
+    arrays.elementwise[row.name] = core[row.name]
+  end
+end
+arrays.elementwise.softmax, arrays.elementwise.log_softmax = core.softmax, core.log_softmax
+
+--- A dense layer; see the row of `linear`.
+function functions.linear(x, w, b, activation)
+  local f = activation ~= nil and activation_of(activation)
+  local y = core.linear(x, w, b)
+  return f and f(y) or y
+end
+
+-- Methods -----------------------------------------------------------------------------------------------------------
+
+for _, name in ipairs {"argmax", "argmin", "rows", "linear"} do methods[name] = functions[name] end
+
+--- A list of numbers, or of lists of them; of tracked numbers where the array is tracked.
+function methods.totable(x)
+  if not core.tracked(x) then return core.methods.plain_totable(x) end
+  local list = {}
+  for i = 1, #x do list[i] = kind(x) == "vector" and core.element(x, i) or methods.totable(core.row(x, i)) end
+  return list
+end
+
+return arrays

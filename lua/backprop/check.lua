@@ -1,0 +1,211 @@
+--[[
+bp.check: gradients against finite differences.
+
+The function's result is turned into one number by fixed random weights, so that every cotangent is exercised at once.
+The gradient is then compared with central differences along the components of the arguments: all of them where there
+are few, otherwise random directions and a sample of components. A step is scaled with the element; where two steps
+disagree with each other the function has a kink (or too little precision) there, and the component is skipped.
+]]
+
+local core = require "backprop.core"
+local tree = require "backprop.tree"
+local grad = require "backprop.grad"
+
+local kind, raise = core.kind, core.raise
+
+local check = {}
+
+local FEW = 64 -- so many components are all looked at
+
+-- Elements: leaves of the arguments, one number at a time ----------------------------------------------------------
+
+-- Every element of every number and array, as {get, set, path}. The arguments are copies, to be changed.
+local function elements_of(arguments)
+  local elements = {}
+  local function add(path, get, set, dtype) elements[#elements + 1] = {path = path, get = get, set = set, dtype = dtype} end
+  local function visit(holder, key, path)
+    local x = holder[key]
+    local sort = kind(x)
+    if sort == "number" then
+      add(path, function() return holder[key] end, function(v) holder[key] = v end, "f64")
+    elseif sort == "vector" then
+      for i = 1, #x do
+        add(("%s[%d]"):format(path, i), function() return x[i] end, function(v) x[i] = v end, x:dtype())
+      end
+    elseif sort == "matrix" then
+      local rows, columns = x:shape()
+      for i = 1, rows do
+        for j = 1, columns do
+          add(("%s[%d][%d]"):format(path, i, j), function() return x:get(i, j) end,
+            function(v) x:set(i, j, v) end, x:dtype())
+        end
+      end
+    elseif tree.is_branch(x) then
+      for _, name in ipairs(tree.keys(x, "bp.check")) do visit(x, name, tree.join(path, name)) end
+    end
+  end
+  for position = 1, arguments.n do visit(arguments, position, "argument " .. position) end
+  return elements
+end
+
+local function copy(x)
+  return tree.map("bp.check", function(leaf)
+    local sort = kind(leaf)
+    if sort == "vector" or sort == "matrix" then return core.clone(core.value(leaf)) end
+    return leaf
+  end, x)
+end
+
+-- The result as one number ------------------------------------------------------------------------------------------
+
+-- Fixed weights, the same for every evaluation: drawn anew from the same seed.
+local function weighted_sum(result, seed)
+  local rng = core.rng(seed)
+  local total, leaves = 0, 0
+  tree.visit(result, function(leaf)
+    leaves = leaves + 1
+    local sort = kind(leaf)
+    if sort == "number" then
+      total = total + leaf * rng:uniform(0.5, 1.5)
+    elseif sort == "vector" then
+      total = total + core.sum(core.mul(leaf, rng:uniform(0.5, 1.5, #leaf, leaf:dtype())))
+    elseif sort == "matrix" then
+      local rows, columns = leaf:shape()
+      total = total + core.sum(core.mul(leaf, rng:uniform(0.5, 1.5, rows, columns, leaf:dtype())))
+    else
+      local class = tree.class_of(core.value(leaf))
+      raise("bp.check: a result that is an instance%s cannot be weighed: return a number from it",
+        class and class.dot and "" or " without dot")
+    end
+  end, "bp.check")
+  if leaves == 0 then raise("bp.check: the function's first result must hold a number or an array") end
+  return total
+end
+
+-- Differences -------------------------------------------------------------------------------------------------------
+
+-- f at the arguments with each element moved by step times its weight in the direction.
+local function along(evaluate, elements, direction, step)
+  for k, weight in pairs(direction) do
+    local element = elements[k]
+    element.set(element.start + step * weight)
+  end
+  local value = evaluate()
+  for k in pairs(direction) do elements[k].set(elements[k].start) end
+  return value
+end
+
+-- The derivative along a direction by central differences with steps h and h / 2, extrapolated (L. Richardson, 1911),
+-- and how far the two are apart.
+local function difference(evaluate, elements, direction, h)
+  local function central(step)
+    return (along(evaluate, elements, direction, step) - along(evaluate, elements, direction, -step)) / (2 * step)
+  end
+  local coarse, fine = central(h), central(h / 2)
+  return (4 * fine - coarse) / 3, math.abs(fine - coarse)
+end
+
+local function directions_of(elements, rng)
+  local directions = {}
+  if #elements <= FEW then
+    for k in ipairs(elements) do directions[k] = {[k] = 1} end
+    return directions
+  end
+  local order = rng:permutation(#elements)
+  for k = 1, FEW // 2 do directions[k] = {[math.tointeger(order[k])] = 1} end
+  for _ = 1, 8 do
+    local direction = {}
+    for k in ipairs(elements) do direction[k] = rng:normal(0, 1) / math.sqrt(#elements) end
+    directions[#directions + 1] = direction
+  end
+  return directions
+end
+
+local function is_finite(x) return x == x and x ~= math.huge and x ~= -math.huge end
+
+local function describe_direction(elements, direction)
+  local k, another = next(direction), nil
+  another = next(direction, k)
+  if another then return ("a direction over %d components"):format(#elements) end
+  return elements[k].path
+end
+
+-- Compares one direction; returns the mismatch, or nil and whether it could be told.
+local function compare(evaluate, elements, direction, options)
+  local expected, size, single = 0, 1, false
+  for k, weight in pairs(direction) do
+    expected = expected + weight * elements[k].gradient
+    size = math.max(size, math.abs(elements[k].start))
+    single = single or elements[k].dtype == "f32"
+  end
+  local h = (single and 1e-2 or 1e-4) * size
+  local measured, doubt = difference(evaluate, elements, direction, h)
+  local scale = math.max(1, math.abs(expected), math.abs(measured))
+  if not is_finite(measured) then return nil, false end
+  local tolerance = options.tol * (single and 1e4 or 1)
+  local off = math.abs(measured - expected)
+  if not is_finite(expected) then off = math.huge end
+  if off <= tolerance * scale then return nil, true end
+  -- A kink: steps of different length disagree as much as the gradient does.
+  if doubt > 0.1 * off then
+    local finer, doubt_finer = difference(evaluate, elements, direction, h / 64)
+    if math.abs(finer - expected) <= 100 * tolerance * scale then return nil, true end
+    if doubt_finer > 0.1 * math.abs(finer - expected) then return nil, false end
+    measured, off = finer, math.abs(finer - expected)
+  end
+  return {path = describe_direction(elements, direction), gradient = expected, difference = measured,
+    error = off / scale}, true
+end
+
+local function note_gradients(elements, gradients)
+  local found = elements_of(gradients)
+  if #found ~= #elements then raise("bp.check: the gradient's structure is not the arguments'") end
+  for k, element in ipairs(elements) do
+    element.gradient, element.start = found[k].get(), element.get()
+  end
+end
+
+local function read_arguments(f, ...)
+  if tree.callable(f) then return {f = f, args = table.pack(...)} end
+  if type(f) ~= "table" then raise("bp.check: expected a function or {f =, args =}, got %s", tree.describe(f)) end
+  for key in pairs(f) do
+    if key ~= "f" and key ~= "args" and key ~= "tol" and key ~= "seed" then
+      raise("bp.check: unknown option '%s'", tostring(key))
+    end
+  end
+  if not tree.callable(f.f) then raise("bp.check: f: expected a function, got %s", tree.describe(f.f)) end
+  if type(f.args) ~= "table" then raise("bp.check: args: expected a list, got %s", tree.describe(f.args)) end
+  local arguments = table.move(f.args, 1, f.args.n or #f.args, 1, {n = f.args.n or #f.args})
+  return {f = f.f, args = arguments, tol = f.tol, seed = f.seed}
+end
+
+--- Compares the gradient of f with finite differences. Returns {checked, skipped, worst}; raises on a mismatch, naming
+-- the worst component by its path. `bp.check{f =, args =, tol = 1e-6, seed = 1}` sets the tolerance (relative, or
+-- absolute below 1; for f32 ten thousand times as much) and the seed of the weights and directions.
+function check.check(f, ...)
+  local options = read_arguments(f, ...)
+  options.tol, options.seed = options.tol or 1e-6, options.seed or 1
+  local arguments = {n = options.args.n}
+  for position = 1, arguments.n do arguments[position] = copy(options.args[position]) end
+  local function evaluate() return weighted_sum((options.f(table.unpack(arguments, 1, arguments.n))), options.seed) end
+
+  local _, pullback <close> = grad.vjp(function(...) return weighted_sum((options.f(...)), options.seed) end,
+    table.unpack(arguments, 1, arguments.n))
+  local gradients = table.pack(pullback())
+  local elements = elements_of(arguments)
+  note_gradients(elements, gradients)
+
+  local report = {checked = 0, skipped = 0, worst = nil}
+  for _, direction in ipairs(directions_of(elements, core.rng(options.seed))) do
+    local mismatch, told = compare(evaluate, elements, direction, options)
+    if told then report.checked = report.checked + 1 else report.skipped = report.skipped + 1 end
+    if mismatch and (not report.worst or mismatch.error > report.worst.error) then report.worst = mismatch end
+  end
+  if report.worst then
+    raise("bp.check: %s: the gradient is %.10g, finite differences give %.10g", report.worst.path,
+      report.worst.gradient, report.worst.difference)
+  end
+  return report
+end
+
+return check

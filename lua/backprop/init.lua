@@ -1,0 +1,105 @@
+--[[
+lua-backprop: reverse-mode automatic differentiation for Lua 5.4.
+
+The public module. What reads best in Lua stands in the files beside this one, the rest in the C module backprop.core;
+here they are put together under the names that users know, and nothing else happens.
+]]
+
+local core = require "backprop.core"
+
+-- Errors are raised at the first line outside this folder.
+local here = debug.getinfo(1, "S").source
+local folder = here:match("^(.*[/\\])") or "@./"
+core.set_source_prefix(folder)
+
+local tree = require "backprop.tree"
+local record = require "backprop.record"
+local lens = require "backprop.lens"
+local grad = require "backprop.grad"
+local op = require "backprop.op"
+local check = require "backprop.check"
+local profile = require "backprop.profile"
+local arrays = require "backprop.arrays"
+
+local raise = core.raise
+
+local bp = {_VERSION = "backprop scm-1"}
+
+-- Operations: the rows of the core, under their own names -----------------------------------------------------------
+
+local rows = core.rows()
+for _, row in ipairs(rows) do bp[row.name] = core[row.name] end
+bp.unm = nil -- the operator is enough
+
+-- Arrays, and operations that read better in Lua ---------------------------------------------------------------------
+
+for name, f in pairs(arrays.functions) do bp[name] = f end
+for _, name in ipairs {"zeros", "ones", "full", "eye", "linspace", "rng", "set_threads"} do bp[name] = core[name] end
+
+local not_methods = {add = true, sub = true, mul = true, div = true, unm = true, stack = true, concat = true, konst = true}
+for _, row in ipairs(rows) do
+  if not not_methods[row.name] then core.methods[row.name] = bp[row.name] end
+end
+for name, f in pairs(arrays.methods) do core.methods[name] = f end
+
+-- Structures --------------------------------------------------------------------------------------------------------
+
+bp.kind = tree.kind
+bp.record, bp.list, bp.static = record.record, record.list, record.static
+bp.zero, bp.one, bp.add, bp.instance = tree.zero, tree.one, tree.add, tree.instance
+bp.leaves, bp.paths = tree.leaves, tree.paths
+for _, name in ipairs {"lens", "view", "set", "over", "preview", "collect", "fields", "at", "each", "filtered",
+  "element_at", "row_at", "column_at", "range"} do
+  bp[name] = lens[name]
+end
+
+function bp.map(f, x, ...)
+  if not tree.callable(f) then raise("bp.map: expected a function, got %s", tree.describe(f)) end
+  return tree.map("bp.map", f, x, ...)
+end
+
+-- Differentiation, training -----------------------------------------------------------------------------------------
+
+bp.eval, bp.grad, bp.value_and_grad, bp.vjp = grad.eval, grad.grad, grad.value_and_grad, grad.vjp
+bp.constant, bp.value = grad.constant, grad.value
+bp.op, bp.nograd, bp.iso = op.op, op.nograd, op.iso
+bp.check, bp.profile = check.check, profile.profile
+bp.optim = require "backprop.optim"
+bp.data = require "backprop.data"
+bp.stats = core.stats
+
+--- Stops at the first operation that makes a NaN or inf, forward or backward, naming the line that called it.
+function bp.check_finite(on)
+  if type(on) ~= "boolean" then raise("bp.check_finite: expected true or false, got %s", tree.describe(on)) end
+  core.check_finite(on)
+end
+
+-- About the library ---------------------------------------------------------------------------------------------------
+
+--- All operations: name, signature, arity, doc, formula, samples (a list of argument lists) and source.
+function bp.ops()
+  local list = {}
+  for i, row in ipairs(core.rows()) do
+    local make = load("local bp = ... return " .. (row.samples ~= "" and row.samples or "{}"), "=" .. row.name)
+    if not make then raise("bp.ops: the samples of %s are no Lua list", row.name) end
+    row.samples = make(bp)
+    list[i] = row
+  end
+  return list
+end
+
+-- Where backprop.h is: beside the Lua files when installed, in src/ of a checkout.
+local function find_header()
+  local path = folder:gsub("^@", "")
+  for _, candidate in ipairs {path .. "include", path .. "../../src"} do
+    local file = io.open(candidate .. "/backprop.h")
+    if file then
+      file:close()
+      return candidate
+    end
+  end
+end
+
+bp.include_dir = find_header()
+
+return bp

@@ -1,0 +1,222 @@
+--[[
+Operations with hand-written gradients.
+
+bp.op runs the forward on plain values, records one call whose inputs and results are the leaves of what went in and
+came out, and keeps the pullback beside the tape. In the sweep the core hands us the cotangents of the results, one a
+leaf; they are put back into the result's structure for the pullback, and what it returns is taken apart into one
+gradient an input leaf. nil stands for zero on both sides, and a table that leaves fields out for zeros there.
+]]
+
+local core = require "backprop.core"
+local tree = require "backprop.tree"
+local grad = require "backprop.grad"
+
+local kind, raise, tracked = core.kind, core.raise, core.tracked
+
+local op = {}
+
+-- Flattening ------------------------------------------------------------------------------------------------------
+
+-- Appends the leaves of x to a list; true if one of them is tracked.
+local function append_leaves(list, x, name)
+  if kind(x) then
+    list[#list + 1] = x
+    return tracked(x)
+  end
+  local any = false
+  tree.visit(x, function(leaf)
+    list[#list + 1] = leaf
+    any = any or tracked(leaf)
+  end, name)
+  return any
+end
+
+-- The structure of x with leaves[before + 1], ... for leaves; returns the last number used.
+local function replace_leaves(x, leaves, before, name)
+  if kind(x) then return leaves[before + 1], before + 1 end
+  local count = before
+  return tree.map(name, function()
+    count = count + 1
+    return leaves[count]
+  end, x), count
+end
+
+-- Zero for a result that no cotangent reached, where another result has one.
+local function zero_of(value)
+  return tree.zero(value)
+end
+
+-- The cotangents in the structure of the result.
+local function cotangent_of(entry, cotangents)
+  if kind(entry.result) then return cotangents[1] end
+  local count = 0
+  return tree.map(entry.name, function(leaf)
+    count = count + 1
+    local cotangent = cotangents[count]
+    if cotangent == nil then return zero_of(leaf) end
+    return cotangent
+  end, entry.result)
+end
+
+-- Puts the leaves of one gradient into the list of all, beside those of its argument. `argument` is plain.
+local function take_apart(entry, argument, gradient, gradients, before, path)
+  if tree.is_leaf(argument) then
+    if gradient ~= nil and tree.is_leaf(argument) ~= tree.is_leaf(gradient) then
+      raise("%s: the pullback's gradient of %s must be %s, got %s", entry.name, path, tree.describe(argument),
+        tree.describe(gradient))
+    end
+    gradients[before + 1] = gradient or false
+    return before + 1
+  elseif not tree.is_branch(argument) then
+    return before
+  end
+  if gradient ~= nil and not tree.is_branch(gradient) then
+    raise("%s: the pullback's gradient of %s must be a table like it, got %s", entry.name, path,
+      tree.describe(gradient))
+  end
+  local known = {}
+  for _, key in ipairs(tree.keys(argument, entry.name)) do
+    known[key] = true
+    local part
+    if gradient ~= nil then part = rawget(gradient, key) end
+    before = take_apart(entry, argument[key], part, gradients, before, tree.join(path, key))
+  end
+  for key, part in next, gradient or {} do
+    if not known[key] and part ~= nil and (tree.is_leaf(part) or rawget(argument, key) == nil) then
+      raise("%s: the pullback's gradient has a part %s that the argument has not", entry.name, tree.join(path, key))
+    end
+  end
+  return before
+end
+
+local function check_count(entry, count)
+  if count > entry.arguments.n then
+    raise("%s: the pullback returned %d gradients for %d arguments", entry.name, count, entry.arguments.n)
+  elseif count < entry.arguments.n then
+    raise("%s: the pullback returned %d gradients for %d arguments (nil is zero, but must be returned)", entry.name,
+      count, entry.arguments.n)
+  end
+end
+
+-- Called by the core in the sweep.
+local function pullback(entry, cotangents)
+  local returned = table.pack(entry.pullback(cotangent_of(entry, cotangents), entry.needs))
+  check_count(entry, returned.n)
+  local gradients, before = {}, 0
+  for position = 1, entry.arguments.n do
+    before = take_apart(entry, entry.arguments[position], returned[position], gradients, before,
+      "argument " .. position)
+  end
+  return gradients
+end
+
+core.set_functions {
+  pullback = pullback,
+  add_instances = function(x, y) return tree.class_of(x).add(x, y) end,
+  element = core.element,
+  row = core.row,
+}
+
+-- Calls -----------------------------------------------------------------------------------------------------------
+
+-- Whether an argument is tracked; its leaves are appended to `inputs`.
+local function read_arguments(arguments, inputs, name)
+  local any, needs = false, {}
+  for position = 1, arguments.n do
+    needs[position] = append_leaves(inputs, arguments[position], name)
+    any = any or needs[position]
+  end
+  return any, needs
+end
+
+local function check_result(name, result)
+  local leaves = {}
+  if append_leaves(leaves, result, name) then raise("%s: the forward must return plain values", name) end
+  if #leaves == 0 then
+    raise("%s: the forward must return a number, an array or a structure of them, got %s", name, tree.describe(result))
+  end
+  return leaves
+end
+
+local function call(row, name, forward, ...)
+  local arguments, inputs = table.pack(...), {}
+  local any, needs = read_arguments(arguments, inputs, name)
+  if not any then return (forward(...)) end
+  local plain = {n = arguments.n}
+  for position = 1, arguments.n do plain[position] = grad.value(arguments[position]) end
+  local start = core.clock()
+  local result, back = forward(table.unpack(plain, 1, plain.n))
+  local seconds = core.clock() - start
+  local results = check_result(name, result)
+  if not tree.callable(back) then
+    raise("%s: the forward must return its result and a pullback, got %s as the second", name, tree.describe(back))
+  end
+  local entry = {name = name, row = row, arguments = plain, needs = needs, result = result, pullback = back}
+  local variables = core.record(row, entry, inputs, results, seconds)
+  return (replace_leaves(result, variables, 0, name))
+end
+
+--- An operation from a function that returns its result and its pullback; {name =, forward =} names it.
+function op.op(definition)
+  local name, forward = "bp.op", definition
+  if type(definition) == "table" and not getmetatable(definition) then
+    name, forward = definition.name or name, definition.forward
+    for key in pairs(definition) do
+      if key ~= "name" and key ~= "forward" then raise("bp.op: unknown field '%s'", tostring(key)) end
+    end
+  end
+  if not tree.callable(forward) then raise("bp.op: expected a function, got %s", tree.describe(forward)) end
+  local row = core.operation(name)
+  return function(...) return call(row, name, forward, ...) end
+end
+
+--- A function without a gradient: it raises if a cotangent reaches it.
+function op.nograd(f)
+  if not tree.callable(f) then raise("bp.nograd: expected a function, got %s", tree.describe(f)) end
+  return op.op {name = "bp.nograd", forward = function(...)
+    return f(...), function()
+      raise("bp.nograd: a gradient is asked for through a function that has none")
+    end
+  end}
+end
+
+-- Isomorphisms ----------------------------------------------------------------------------------------------------
+
+-- A leaf that was moved, not changed: the same number, or a window of the same elements.
+local function same_leaf(x, y)
+  if rawequal(x, y) then return true end
+  if kind(x) ~= kind(y) or kind(x) == nil then return false end
+  if kind(x) == "number" then return x == y or (x ~= x and y ~= y) end
+  return core.storage_key(x) == core.storage_key(y)
+end
+
+local function check_unchanged(before, after)
+  local from, to = tree.leaves(before, "bp.iso"), tree.leaves(after, "bp.iso")
+  if #from ~= #to then raise("bp.iso: %d leaves became %d", #from, #to) end
+  local unused = {}
+  for k, leaf in ipairs(from) do unused[k] = leaf end
+  for k, leaf in ipairs(to) do
+    local found
+    if same_leaf(leaf, unused[k]) then found = k end
+    for i = 1, #from do
+      if not found and unused[i] ~= nil and same_leaf(leaf, unused[i]) then found = i end
+    end
+    if not found then raise("bp.iso: leaf %s was changed, not moved", tree.paths(after)[k]) end
+    unused[found] = nil
+  end
+end
+
+--- A re-arrangement of leaves: `to` makes the result of the argument, `from` the argument of the result. Nothing is
+-- recorded: tracked leaves are moved as plain ones are. What is checked is that leaves are moved and no more.
+function op.iso(to, from)
+  for _, f in ipairs {to, from or false} do
+    if not tree.callable(f) then raise("bp.iso: expected two functions, got %s", tree.describe(f)) end
+  end
+  return function(...)
+    local result = to(...)
+    check_unchanged({...}, {result})
+    return result
+  end
+end
+
+return op

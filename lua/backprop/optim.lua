@@ -1,0 +1,289 @@
+--[[
+Optimisers. `opt:step(params, grads)` changes parameters in place, leaf by leaf; `opt:minimize(f, params, ...)` makes
+gradient and update one. Leaves that are windows of the same elements are one parameter: their gradients are summed and
+they share one state. Numbers are changed in the table that holds them.
+
+A method is a function update(optimiser, state, parameter, gradient, kind) that returns the new value of a number and
+changes an array in place; `state` is a table of the parameter's own. Formulas: momentum, B. Polyak (1964), in the form
+v = mu v + g; Nesterov's as I. Sutskever and others (2013); Adam, D. Kingma and J. Ba (2015); AdamW, I. Loshchilov and
+F. Hutter (2019); RMSProp, T. Tieleman and G. Hinton (2012); AdaGrad, J. Duchi and others (2011).
+]]
+
+local core = require "backprop.core"
+local tree = require "backprop.tree"
+local grad = require "backprop.grad"
+
+local kind, raise = core.kind, core.raise
+
+local optim = {}
+
+-- Parameters and their gradients ----------------------------------------------------------------------------------
+
+-- Calls f(holder, key, parameter, gradient) for every leaf below holder[key].
+local function each_leaf(holder, key, gradient, path, f)
+  local parameter = holder[key]
+  if tree.is_leaf(parameter) then
+    if not tree.is_leaf(gradient) then
+      raise("bp.optim: the gradient%s must be %s, got %s", path, tree.describe(parameter), tree.describe(gradient))
+    end
+    f(holder, key, parameter, gradient)
+  elseif tree.is_branch(parameter) then
+    if type(gradient) ~= "table" then
+      raise("bp.optim: the gradient%s must be structured like the parameters, got %s", path, tree.describe(gradient))
+    end
+    for _, name in ipairs(tree.keys(parameter, "bp.optim")) do
+      each_leaf(parameter, name, rawget(gradient, name), (path == "" and " at " or path .. ".") .. tostring(name), f)
+    end
+  end
+end
+
+local function scaled_copy(a, x)
+  return kind(x) == "number" and a * x or core.mul(x, a)
+end
+
+local function check_leaf(parameter, gradient)
+  if core.tracked(parameter) then raise("bp.optim: a parameter is tracked: step outside of the function") end
+  if kind(parameter) ~= kind(gradient) and kind(parameter) ~= nil then
+    raise("bp.optim: the gradient must be %s, got %s", tree.describe(parameter), tree.describe(gradient))
+  end
+  if kind(parameter) == "vector" or kind(parameter) == "matrix" then
+    local trouble = tree.mismatch(parameter, gradient)
+    if trouble then raise("bp.optim: parameter and gradient: %s", trouble) end
+    if parameter:dtype() ~= gradient:dtype() then
+      raise("bp.optim: a parameter is %s and its gradient %s", parameter:dtype(), gradient:dtype())
+    end
+  end
+end
+
+-- The parameters as a list of {holder, key, parameter, gradient, id}; those of one storage are one.
+local function parameters_of(params, grads)
+  local list, by_storage = {}, {}
+  if not tree.is_branch(params) and kind(params) == "number" then
+    raise("bp.optim: a bare number cannot be changed in place: put it in a table")
+  end
+  local seen = {}
+  each_leaf({params}, 1, grads, "", function(holder, key, parameter, gradient)
+    check_leaf(parameter, gradient)
+    local array = kind(parameter) == "vector" or kind(parameter) == "matrix"
+    local id = array and core.storage_key(parameter) or nil
+    if not array then
+      seen[holder] = seen[holder] or {}
+      if seen[holder][key] then return end -- a table at two paths
+      seen[holder][key] = true
+    end
+    local known = id and by_storage[id]
+    if known then
+      if not rawequal(known.gradient, gradient) or known.holder ~= holder then
+        known.gradient = core.add(known.gradient, gradient)
+      end
+      return
+    end
+    local item = {holder = holder, key = key, parameter = parameter, gradient = gradient, id = id}
+    if id then by_storage[id] = item end
+    list[#list + 1] = item
+  end)
+  return list
+end
+
+-- The optimiser ---------------------------------------------------------------------------------------------------
+
+local Optimiser = {__name = "optimiser"}
+Optimiser.__index = Optimiser
+
+-- State by storage, or for numbers by the table and key that hold them.
+local function state_of(self, item)
+  local states = self.states
+  if item.id then
+    -- The state holds the array, so that its address stays its own.
+    local state = states[item.id]
+    if state == nil or kind(state.parameter) == "released" then
+      state = {parameter = item.parameter}
+      states[item.id] = state
+    end
+    return state
+  end
+  states[item.holder] = states[item.holder] or {}
+  local held = states[item.holder]
+  held[item.key] = held[item.key] or {}
+  return held[item.key]
+end
+
+local function check_rate(self)
+  if kind(self.lr) ~= "number" then raise("bp.optim: lr must be a number, got %s", tree.describe(self.lr)) end
+end
+
+--- Changes params in place. Nothing is changed if the structures do not fit.
+function Optimiser:step(params, grads)
+  check_rate(self)
+  local list = parameters_of(params, grads)
+  self.steps = self.steps + 1
+  for _, item in ipairs(list) do
+    local class = tree.class_of(item.parameter)
+    if class then
+      if not class.scale then raise("bp.optim: the instance's class has no scale") end
+      item.holder[item.key] = class.add(item.parameter, class.scale(item.gradient, -self.lr))
+    else
+      local number = self.update(self, state_of(self, item), item.parameter, item.gradient, kind(item.parameter))
+      if number then item.holder[item.key] = number end
+    end
+  end
+end
+
+--- Gradient and update as one; returns the loss.
+function Optimiser:minimize(f, params, ...)
+  check_rate(self)
+  if not tree.callable(f) then raise("bp.optim: expected a function, got %s", tree.describe(f)) end
+  if kind(params) == "number" then
+    raise("bp.optim: a bare number cannot be changed in place: put it in a table")
+  end
+  if self.descends then return self:descend(f, params, ...) end
+  local loss, gradients = grad.value_and_grad(f)(params, ...)
+  self:step(params, gradients)
+  tree.visit(gradients, function(leaf) if kind(leaf) ~= "number" and kind(leaf) then core.release(leaf) end end)
+  return loss
+end
+
+-- Plain gradient descent needs no gradient: the sweep ends in the parameters.
+function Optimiser:descend(f, params, ...)
+  local decay, rate = 1 - self.lr * self.weight_decay, self.lr
+  return grad.descend("bp.optim", f, params, function(tape)
+    local count = 0
+    self.steps = self.steps + 1
+    local done = {}
+    local function visit(holder, key)
+      local parameter = holder[key]
+      if tree.is_leaf(parameter) then
+        count = count + 1
+        local number = tape:descend(count, decay, rate)
+        if number then holder[key] = number end
+      elseif tree.is_branch(parameter) and not done[parameter] then
+        done[parameter] = true
+        for _, name in ipairs(tree.keys(parameter, "bp.optim")) do visit(parameter, name) end
+      end
+    end
+    visit({params}, 1)
+  end, ...)
+end
+
+-- Options with their defaults; anything else is an error.
+local function new(name, options, defaults, update)
+  if options ~= nil and type(options) ~= "table" then
+    raise("bp.optim.%s: expected a table of options, got %s", name, tree.describe(options))
+  end
+  local self = {update = update, states = setmetatable({}, {__mode = "k"}), steps = 0}
+  for key, value in pairs(defaults) do self[key] = value end
+  for key, value in pairs(options or {}) do
+    if defaults[key] == nil then raise("bp.optim.%s: unknown option '%s'", name, tostring(key)) end
+    if type(value) ~= type(defaults[key]) then
+      raise("bp.optim.%s: %s must be a %s, got %s", name, key, type(defaults[key]), tree.describe(value))
+    end
+    if type(value) == "number" and not (value >= 0 and value < math.huge) then
+      raise("bp.optim.%s: %s cannot be %g", name, key, value)
+    end
+    self[key] = value
+  end
+  return setmetatable(self, Optimiser)
+end
+
+-- Methods ---------------------------------------------------------------------------------------------------------
+
+-- The gradient with weight decay in it; a new array where there is any.
+local function decayed(self, parameter, gradient)
+  if self.weight_decay == 0 then return gradient end
+  return gradient + self.weight_decay * parameter
+end
+
+local function zero_like(parameter) return tree.zero(parameter) end
+
+-- x = x + a y, returning the new value of a number.
+local function add_scaled(a, y, x, sort)
+  if sort == "number" then return x + a * y end
+  core.axpy(a, y, x)
+end
+
+local function sgd_update(self, state, parameter, gradient, sort)
+  gradient = decayed(self, parameter, gradient)
+  if self.momentum == 0 then return add_scaled(-self.lr, gradient, parameter, sort) end
+  local velocity = state.velocity
+  if velocity == nil then
+    velocity = scaled_copy(1, gradient)
+  elseif sort == "number" then
+    velocity = self.momentum * velocity + gradient
+  else
+    core.scale(self.momentum, velocity)
+    core.axpy(1, gradient, velocity)
+  end
+  state.velocity = velocity
+  if not self.nesterov then return add_scaled(-self.lr, velocity, parameter, sort) end
+  local stepped = add_scaled(-self.lr, gradient, parameter, sort)
+  return add_scaled(-self.lr * self.momentum, velocity, stepped or parameter, sort)
+end
+
+--- lr (0.01), momentum (0), nesterov (false), weight_decay (0, added to the gradient times the parameter).
+function optim.sgd(options)
+  local self = new("sgd", options, {lr = 0.01, momentum = 0, nesterov = false, weight_decay = 0}, sgd_update)
+  if self.nesterov and self.momentum == 0 then raise("bp.optim.sgd: nesterov needs a momentum") end
+  self.descends = self.momentum == 0
+  return self
+end
+
+-- A number goes the way of an array of one element, so that there is one formula.
+local function adam_update(self, state, parameter, gradient, sort)
+  if sort == "number" then
+    local one = core.vector({parameter})
+    adam_update(self, state, one, core.vector({gradient}), "vector")
+    return one[1]
+  end
+  state.m = state.m or zero_like(parameter)
+  state.v = state.v or zero_like(parameter)
+  state.steps = (state.steps or 0) + 1
+  local correction1, correction2 = 1 - self.beta1 ^ state.steps, math.sqrt(1 - self.beta2 ^ state.steps)
+  local decay, l2 = 1, self.weight_decay
+  if self.decoupled then decay, l2 = 1 - self.lr * self.weight_decay, 0 end
+  core.adam(parameter, gradient, state.m, state.v, self.beta1, self.beta2, self.lr * correction2 / correction1,
+    self.eps * correction2, decay, l2)
+end
+
+--- lr (0.001), beta1 (0.9), beta2 (0.999), eps (1e-8), weight_decay (0, added to the gradient times the parameter).
+function optim.adam(options)
+  return new("adam", options, {lr = 0.001, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0}, adam_update)
+end
+
+--- As adam, with weight_decay (0.01) taken from the parameter directly.
+function optim.adamw(options)
+  local self = new("adamw", options, {lr = 0.001, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.01},
+    adam_update)
+  self.decoupled = true
+  return self
+end
+
+-- x = x - lr g / (sqrt(average) + eps).
+local function divided_step(self, average, parameter, gradient, sort)
+  local step = gradient / (core.sqrt(average) + self.eps)
+  return add_scaled(-self.lr, step, parameter, sort)
+end
+
+local function rmsprop_update(self, state, parameter, gradient, sort)
+  gradient = decayed(self, parameter, gradient)
+  local average = state.average or zero_like(parameter)
+  state.average = average * self.alpha + core.square(gradient) * (1 - self.alpha)
+  return divided_step(self, state.average, parameter, gradient, sort)
+end
+
+--- lr (0.01), alpha (0.99), eps (1e-8), weight_decay (0).
+function optim.rmsprop(options)
+  return new("rmsprop", options, {lr = 0.01, alpha = 0.99, eps = 1e-8, weight_decay = 0}, rmsprop_update)
+end
+
+local function adagrad_update(self, state, parameter, gradient, sort)
+  gradient = decayed(self, parameter, gradient)
+  state.sum = (state.sum or zero_like(parameter)) + core.square(gradient)
+  return divided_step(self, state.sum, parameter, gradient, sort)
+end
+
+--- lr (0.01), eps (1e-10), weight_decay (0).
+function optim.adagrad(options)
+  return new("adagrad", options, {lr = 0.01, eps = 1e-10, weight_decay = 0}, adagrad_update)
+end
+
+return optim
