@@ -22,7 +22,7 @@ Q := $(if $(V),,@)
 say = @$(if $(V),:,printf '  %-6s %s\n' $(1) '$(2)')
 AGAIN = --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
 
-.PHONY: all deps demo test bench lint doc install clean force
+.PHONY: all deps demo test baseline bench lint doc install clean force
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .DEFAULT_GOAL := all
@@ -99,10 +99,11 @@ $(BUILD)/flags: force
 
 # --- Running ---------------------------------------------------------------------------------------------------------
 
-# What scripts need to find the checkout's module. The versioned names go first in Lua 5.4, so they are the ones to
-# set; whatever the caller had stays behind ours.
-ENV = LUA_PATH_5_4="./lua/?.lua;./lua/?/init.lua;$${LUA_PATH_5_4:-$${LUA_PATH:-;}}" \
-  LUA_CPATH_5_4="./lua/?.so;$${LUA_CPATH_5_4:-$${LUA_CPATH:-;}}"
+# What scripts need to find the checkout's module; whatever the caller had stays behind it. Only the names with the
+# version, which Lua 5.4 looks at first: the tools themselves may run on another Lua.
+PLAIN := env -u LUA_PATH -u LUA_CPATH
+ENV = $(PLAIN) LUA_PATH_5_4="./lua/?.lua;./lua/?/init.lua;$${LUA_PATH_5_4:-$${LUA_PATH:-;}}" \
+  LUA_CPATH_5_4="./lua/?.so;./$(BUILD)/bench/?.so;$${LUA_CPATH_5_4:-$${LUA_CPATH:-;}}"
 
 demo: deps
 	@$(MAKE) $(AGAIN) all
@@ -123,9 +124,12 @@ $(BASELINE): $(sort $(wildcard bench/*.c)) $(wildcard bench/*.h) $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(BENCH_CFLAGS) -I$(LUA_INCDIR) $(USER_CFLAGS) $(LIBFLAG) -o $@ $(filter %.c,$^) $(LDFLAGS) $(OPENBLAS) -lm
 
+baseline: all $(BASELINE)
+	@:
+
 bench: deps
-	@$(MAKE) $(AGAIN) all $(BASELINE)
-	@export $(ENV); LUA_CPATH_5_4="./$(BUILD)/bench/?.so;$$LUA_CPATH_5_4" $(LUA) bench/mnist.lua $(ARGS)
+	@$(MAKE) $(AGAIN) baseline
+	@$(ENV) $(LUA) bench/mnist.lua $(ARGS)
 
 # --- Installing ------------------------------------------------------------------------------------------------------
 
@@ -162,12 +166,12 @@ install: all
 
 # luacheck says "OK" for every file: heard only when something is wrong.
 lint:
-	@out=$$(luacheck -q --no-color lua spec bench examples 2>&1) || { printf '%s\n' "$$out"; exit 1; }
+	@out=$$($(PLAIN) luacheck -q --no-color lua spec bench examples 2>&1) || { printf '%s\n' "$$out"; exit 1; }
 	@find src bench examples -name '*.[ch]' -exec clang-format --dry-run --Werror {} +
 
 doc:
 	@mkdir -p $(BUILD)/doc
-	$(Q)ldoc -q .
+	$(Q)$(PLAIN) ldoc -q .
 
 clean:
 	rm -rf $(BUILD) $(CORE)

@@ -26,7 +26,7 @@ local function holds(got, want)
   got = numbers(got)
   assert(#got == #want)
   for i, w in ipairs(want) do assert(math.abs(got[i] - w) <= 1e-12, ("%.17g, not %.17g"):format(got[i], w)) end
-  return ("(" .. (", %.17g"):rep(#got):sub(3) .. ")"):format(table.unpack(got))
+  return (", %.17g"):rep(#got):sub(3):format(table.unpack(got))
 end
 
 -- Value and gradient of f at x; then what was recorded and summed to get them.
@@ -34,8 +34,8 @@ local function try(name, f, x, value, gradient)
   bp.stats(true)
   local v, g = bp.value_and_grad(f)(x)
   local s = bp.stats()
-  print(("%-20s %s  gradient %s"):format(name, holds(v, { value }), holds(g, gradient)))
-  print(("%20s %d nodes, %d additions, %d zero fills"):format("", s.nodes, s.additions, s.zero_fills))
+  print(("%-16s %s, gradient (%s)"):format(name, holds(v, { value }), holds(g, gradient)))
+  print(("%16s nodes %d, additions %d, zero fills %d"):format("", s.nodes, s.additions, s.zero_fills))
   return s
 end
 
@@ -92,7 +92,7 @@ end
 print "\nsoftmax alone, cotangent (1, 0, 0)"
 for _, way in ipairs{ { "composed", softmax }, { "fused", bp.softmax } } do
   local _, pullback <close> = bp.vjp(way[2], input)
-  print(("%-20s gradient %s"):format(way[1], holds(pullback(bp.vector{ 1, 0, 0 }),
+  print(("%-16s gradient (%s)"):format(way[1], holds(pullback(bp.vector{ 1, 0, 0 }),
     { 0.2498768489942951, -0.1186967038394723, -0.13118014515482285 })))
 end
 

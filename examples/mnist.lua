@@ -21,7 +21,7 @@ while k <= #arg do
   option[name], k = value, k + 2
 end
 
--- The data. Pixels stay as they are, from 0 to 255, and are scaled batch by batch.
+-- The data. Pixels stay as they are, from 0 to 255, and are scaled when they are used.
 local dtype = option.f32 and "f32" or "f64"
 local function load(name, as)
   local path = option.data .. "/" .. name
@@ -51,34 +51,19 @@ local function layer(outputs, inputs)
 end
 local net = Net{ layers = { layer(300, 784), layer(100, 300), layer(10, 100) } }
 
--- Rows of a set, picked by their numbers: the images, ready for the network, and their classes.
-local function pick(from, numbers)
-  return bp.gather(from.images, numbers) / 255, bp.gather(from.class, numbers)
-end
-
--- Runs `work(numbers)` on the mini-batches of an order; returns the mean of what it returns.
-local function batches(order, work)
-  local sum = 0
-  for from = 1, #order, option.batch do
-    local numbers = bp.slice(order, from, math.min(from + option.batch - 1, #order))
-    sum = sum + #numbers * work(numbers)
-  end
-  return sum / #order
-end
-
-local optimiser = bp.optim.sgd{ lr = 0.1, momentum = 0.9 }
 local started, accuracy = os.clock(), 0
+local optimiser = bp.optim.sgd{ lr = 0.1, momentum = 0.9 }
 print(("%d images to train, %d to test"):format(#train.images, #test.images))
 for epoch = 1, option.epochs do
-  local loss = batches(r:permutation(#train.images), function(numbers)
-    return optimiser:minimize(Net.loss, net, pick(train, numbers))
-  end)
+  local order, sum = r:permutation(#train.images), 0
+  for from = 1, #order, option.batch do
+    local some = bp.slice(order, from, math.min(from + option.batch - 1, #order))
+    local x, class = bp.gather(train.images, some) / 255, bp.gather(train.class, some)
+    sum = sum + #some * optimiser:minimize(Net.loss, net, x, class)
+  end
   optimiser.lr = 0.7 * optimiser.lr
-  accuracy = batches(bp.linspace(1, #test.images, #test.images), function(numbers)
-    local x, class = pick(test, numbers)
-    return bp.mean(bp.equal(bp.argmax(net:logits(x), 2), class))
-  end)
-  print(("epoch %d/%d loss %.4f, test accuracy %.4f, %.1f s"):format(
-    epoch, option.epochs, loss, accuracy, os.clock() - started))
+  accuracy = bp.mean(bp.equal(bp.argmax(net:logits(test.images / 255), 2), test.class))
+  print(("epoch %d/%d  loss %.4f, test accuracy %.4f, %.1f s of processor time"):format(
+    epoch, option.epochs, sum / #order, accuracy, os.clock() - started))
 end
 print(("test accuracy %.4f"):format(accuracy))

@@ -251,4 +251,18 @@ describe("operations as methods", function()
     same(bp.softmax(y), y:softmax())
     assert.equal(bp.dot(y, y), y:dot(y))
   end)
+
+  it("are there for tracked arrays, and for numbers never", function()
+    local value, g = bp.value_and_grad(function(a)
+      assert.same({ 2, "f64" }, { (a:shape()), a:dtype() })
+      return a:square():clamp(0, 100):sum() + a:reshape(1, 2):matmul(a):sum() + a:slice(1, 1):clone():astype("f64")[1]
+    end)(bp.vector{ 1, -3 })
+    close({ 21, { 5, -12 } }, { value, g:totable() })
+    bp.grad(function(s)
+      assert.has_error(function() return s:exp() end)
+      assert.has_error(function() return s:shape() end)
+      return s
+    end)(2.0)
+    assert.has_error(function() return bp.ones(2):nosuch() end)
+  end)
 end)

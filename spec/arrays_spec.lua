@@ -197,6 +197,26 @@ describe("indexing", function()
   end)
 end)
 
+describe("bp.kind", function()
+  it("is the same for plain and tracked", function()
+    local Pair = bp.record("Pair", "left", "right")
+    local x = { 2.5, bp.ones(2), bp.ones(2, 2, "f32"), Pair{ left = 1.0, right = bp.ones(1) }, { 1.0 } }
+    local function kinds(list)
+      local names = {}
+      for i = 1, #list do names[i] = bp.kind(list[i]) end
+      return names
+    end
+    local expected = { "number", "vector", "matrix", "record", "table" }
+    assert.same(expected, kinds(x))
+    bp.grad(function(y)
+      assert.same(expected, kinds(y))
+      return y[1]
+    end)(x)
+    assert.equal("number", bp.kind(1))
+    for _, other in ipairs{ "text", true, print } do bp.kind(other) end -- whatever it says, it does not raise
+  end)
+end)
+
 describe("printing and conversion", function()
   it("shows shape, dtype and values", function()
     for _, dtype in ipairs(help.dtypes) do

@@ -301,7 +301,7 @@ describe("the softmax family:", function()
       close(-1000, bp.logsumexp(bp.vector({ -1000, -inf, -3000 }, dtype)), tolerance)
       same({ -inf, inf }, { bp.logsumexp(bp.full(-inf, 2, dtype)), bp.logsumexp(bp.vector({ 1, inf }, dtype)) })
       same({ 1, 0 }, bp.grad(bp.logsumexp)(bp.vector({ 3, -inf }, dtype)))
-      same({ 0.5, 0.5, 0 }, bp.grad(bp.logsumexp)(bp.vector({ 1000, 1000, -1000 }, dtype)))
+      close({ 0.5, 0.5, 0 }, bp.grad(bp.logsumexp)(bp.vector({ 1000, 1000, -1000 }, dtype)), 1e-12)
       same({ 0, 0, 0 }, bp.grad(bp.softmax)(bp.vector(x, dtype)))
       same({ -2, 1, 1 }, bp.grad(bp.log_softmax)(bp.vector(x, dtype)))
       for _, case in ipairs{
@@ -357,15 +357,16 @@ describe("the softmax family:", function()
   end
 
   it("P29: log of softmax is the plain composition where both are fine, also where softmax is used again", function()
+    local function logarithm(x) return math.log(x) end
     for _, x in ipairs(points) do
       local s = reference.softmax(x)
-      close(each(s, math.log), bp.log(bp.softmax(bp.vector(x))), 1e-12)
+      close(each(s, logarithm), bp.log(bp.softmax(bp.vector(x))), 1e-12)
       local function twice(v) -- entropy: sum s log s, whose gradient needs both uses
         local p = bp.softmax(v)
         return bp.sum(p * bp.log(p))
       end
       local value, g = bp.value_and_grad(twice)(bp.vector(x))
-      local entropy = reference.dot(s, each(s, math.log))
+      local entropy = reference.dot(s, each(s, logarithm))
       close(entropy, value, 1e-12)
       close(each(s, function(p) return p * (math.log(p) - entropy) end), g, 1e-12)
     end

@@ -121,9 +121,32 @@ function functions.linear(x, w, b, activation)
   return f and f(y) or y
 end
 
+-- Parameters that are tracked: the row takes plain numbers only, so that no gradient is lost without a word; these are
+-- the same functions written in operations that have one.
+
+local function either_tracked(row, composed)
+  return function(x, ...)
+    local a, b = ...
+    if core.tracked(a) or core.tracked(b) then return composed(x, ...) end
+    return row(x, ...)
+  end
+end
+
+functions.clamp = either_tracked(core.clamp, function(x, lo, hi)
+  return core.minimum(core.maximum(x, lo), hi)
+end)
+
+functions.leaky_relu = either_tracked(core.leaky_relu, function(x, slope)
+  return core.where(core.greater(x, 0), x, x * slope)
+end)
+
+functions.elu = either_tracked(core.elu, function(x, alpha)
+  return core.where(core.greater(x, 0), x, core.expm1(core.minimum(x, 0)) * alpha)
+end)
+
 -- Methods -----------------------------------------------------------------------------------------------------------
 
-for _, name in ipairs {"argmax", "argmin", "rows", "linear"} do methods[name] = functions[name] end
+for _, name in ipairs {"argmax", "argmin", "rows", "linear", "clamp", "leaky_relu", "elu"} do methods[name] = functions[name] end
 
 --- A list of numbers, or of lists of them; of tracked numbers where the array is tracked.
 function methods.totable(x)

@@ -84,15 +84,16 @@ end
 
 -- Differences -------------------------------------------------------------------------------------------------------
 
--- f at the arguments with each element moved by step times its weight in the direction.
+-- f at the arguments with each element moved by step times its weight in the direction. NaN where f cannot be there:
+-- an index cannot be moved a little.
 local function along(evaluate, elements, direction, step)
   for k, weight in pairs(direction) do
     local element = elements[k]
     element.set(element.start + step * weight)
   end
-  local value = evaluate()
+  local ran, value = pcall(evaluate)
   for k in pairs(direction) do elements[k].set(elements[k].start) end
-  return value
+  return ran and value or 0 / 0
 end
 
 -- The derivative along a direction by central differences with steps h and h / 2, extrapolated (L. Richardson, 1911),

@@ -110,7 +110,9 @@ local function arithmetic(symbol, operate)
   end
 
   local function apply_pair(where, x, y)
-    local trouble = kind(x) ~= "number" and tree.mismatch(x, y)
+    local sort = kind(x)
+    if sort == "number" and kind(y) then return operate(x, y) end
+    local trouble = sort and tree.mismatch(x, y)
     if trouble then raise("%s: at %s: %s", name, where(), trouble) end
     return apply(x, y)
   end

@@ -210,8 +210,8 @@ local function same_partners(done, ...)
 end
 
 -- As map_branch, side by side with further branches. One that is shared in x but not in these is not shared in the
--- result either, where two tables are wanted: done holds the partners it was made with.
-local function zip_branch(walk, f, depth, x, ...)
+-- result either, where two tables are wanted: done holds the partners it was made with. With `where`, f gets it first.
+local function zip_branch(walk, f, where, depth, x, ...)
   local done = walk[x]
   if done == false then raise_cycle(walk, depth) end
   if done and same_partners(done, ...) then return done.result end
@@ -227,9 +227,9 @@ local function zip_branch(walk, f, depth, x, ...)
     local sort = kind(value) and "leaf" or classify(value)
     walk[depth + 1], walk.depth = key, depth + 1
     if sort == "leaf" then
-      value = f(value, pick(key, ...))
+      if where then value = f(where, value, pick(key, ...)) else value = f(value, pick(key, ...)) end
     elseif sort == "branch" then
-      value = zip_branch(walk, f, depth + 1, value, pick(key, ...))
+      value = zip_branch(walk, f, where, depth + 1, value, pick(key, ...))
     end
     result[key] = value
   end
@@ -242,20 +242,21 @@ local function zip_branch(walk, f, depth, x, ...)
   return result
 end
 
-local function zip(walk, f, x, ...)
+local function zip(walk, f, where, x, ...)
   local sort = classify(x)
   if sort == "constant" then return x end
   for i = 1, select("#", ...) do
     local other = select(i, ...)
     if classify(other) ~= sort then raise_difference(walk, 0, x, other) end
   end
-  if sort == "leaf" then return f(x, ...) end
-  return zip_branch(walk, f, 0, x, ...)
+  if sort == "branch" then return zip_branch(walk, f, where, 0, x, ...) end
+  if where then return f(where, x, ...) end
+  return f(x, ...)
 end
 
 --- A structure like x with every leaf replaced by f(leaf, leaf of the 2nd, ...). The others must be structured as x is.
 function tree.map(name, f, x, ...)
-  if select("#", ...) > 0 then return zip({name = name}, f, x, ...) end
+  if select("#", ...) > 0 then return zip({name = name}, f, nil, x, ...) end
   local sort = classify(x)
   if sort == "leaf" then return f(x) end
   if sort == "constant" then return x end
@@ -266,7 +267,7 @@ end
 function tree.map_at(name, f, x, ...)
   local walk = {name = name, depth = 0}
   local function where() return path_of(walk, walk.depth) end
-  return zip(walk, function(...) return f(where, ...) end, x, ...)
+  return zip(walk, f, where, x, ...)
 end
 
 local function visit_branch(walk, f, where, x, depth)

@@ -142,10 +142,12 @@ end
 function help.random_like(x, seed, from, to)
   local state = seed or 1
   from, to = from or -1, to or 1
-  return help.map_numbers(function()
+  local function draw()
     state = (state * 48271) % 2147483647 -- Lehmer's generator
     return from + (to - from) * (state / 2147483647)
-  end, x)
+  end
+  for _ = 1, 5 do draw() end -- small seeds are alike at first
+  return help.map_numbers(draw, x)
 end
 
 function help.fill_like(x, value)

@@ -25,6 +25,11 @@ function operands.samples(row)
   return samples
 end
 
+-- The function of a row, or nil.
+function operands.callable(row)
+  return bp[row.name] or core[row.name]
+end
+
 -- For each argument "value", "values" or "setting".
 local function roles(row, arguments)
   local list = {}
@@ -76,7 +81,7 @@ function operands.sample(row, arguments, dtype)
       places[#places + 1] = { i }
     end
   end
-  local call = bp[row.name] or core[row.name]
+  local call = operands.callable(row)
   local function f(xs)
     local all = table.move(arguments, 1, count, 1, {})
     for i = 1, count do

@@ -146,6 +146,17 @@ static void read_list(lua_State *L, bp_state *s, const entry *e, int index, argu
   a->count = n;
 }
 
+/* A plain number, or the value of a tracked one: where it only chooses (an index, an axis, a size) the result does not
+ * depend on it smoothly, and it takes no gradient. */
+static bool read_number(lua_State *L, bp_state *s, int index, const char *name, double *value) {
+  bp_operand operand;
+  bp_box *box = NULL;
+  if (lua_type(L, index) != LUA_TNUMBER && bp_variable_at(L, s, index) == NULL) return false;
+  if (!bp_read_operand(L, s, index, name, &operand, &box) || operand.array.rank != 0) return false;
+  *value = operand.number;
+  return true;
+}
+
 /* The position of Lua, from 1, as ours, from 0. What is not an integer is an error. */
 static int64_t to_position(lua_State *L, bp_state *s, const entry *e, int index, const parameter *p, double value) {
   if (!(value >= -0x1p53 && value <= 0x1p53) || floor(value) != value)
@@ -157,13 +168,14 @@ static int64_t to_position(lua_State *L, bp_state *s, const entry *e, int index,
 static void read_indices(lua_State *L, bp_state *s, const entry *e, int index, const parameter *p, arguments *a) {
   const bp_handle *handle = bp_handle_at(L, s, index);
   size_t n = 1;
+  double single = 0;
   if (handle != NULL) {
     bp_check_array(L, s, index, e->name);
     if (handle->array.rank != 1) wrong(L, s, e, index, p);
     n = handle->array.rows;
   } else if (lua_istable(L, index)) {
     n = lua_rawlen(L, index);
-  } else if (lua_type(L, index) != LUA_TNUMBER) {
+  } else if (!read_number(L, s, index, e->name, &single)) {
     wrong(L, s, e, index, p);
   }
   if (n > BP_MAX_ELEMENTS) bp_raise(L, s, "%s: argument %d: the list is too long", e->name, index);
@@ -171,17 +183,15 @@ static void read_indices(lua_State *L, bp_state *s, const entry *e, int index, c
   a->held = bp_push_new(L, s, bp_shape_vector(n, BP_F64));
   int64_t *positions = a->held->array.data;
   for (size_t k = 0; k < n; k++) {
-    double value;
+    double value = single;
     if (handle != NULL) {
       value = bp_load(&handle->array, k, 0);
     } else if (lua_istable(L, index)) {
-      if (lua_rawgeti(L, index, (lua_Integer)k + 1) != LUA_TNUMBER)
+      lua_rawgeti(L, index, (lua_Integer)k + 1);
+      if (!read_number(L, s, -1, e->name, &value))
         bp_raise(L, s, "%s: argument %d (%s): element %d: expected an integer, got %s", e->name, index, p->name,
                  (int)k + 1, bp_type_of(L, s, -1));
-      value = lua_tonumber(L, -1);
       lua_pop(L, 1);
-    } else {
-      value = lua_tonumber(L, index);
     }
     positions[k] = to_position(L, s, e, index, p, value);
   }
@@ -194,22 +204,21 @@ static void read_indices(lua_State *L, bp_state *s, const entry *e, int index, c
 static bool is_classes(lua_State *L, bp_state *s, int index, const arguments *a) {
   const bp_handle *handle = bp_handle_at(L, s, index);
   if (handle != NULL) return handle->array.rank == 1 && a->count > 0 && a->operands[0].array.rank == 2;
-  return lua_istable(L, index) || lua_type(L, index) == LUA_TNUMBER;
+  double number;
+  return lua_istable(L, index) || read_number(L, s, index, "target", &number);
 }
 
 static int64_t read_integer(lua_State *L, bp_state *s, const entry *e, int index, const parameter *p) {
-  lua_Integer value = 0;
+  double value = 0;
   if (p->kind == DTYPE) {
     if (lua_type(L, index) != LUA_TSTRING) wrong(L, s, e, index, p);
     return (int64_t)bp_check_dtype(L, s, index, e->name) + 1;
   }
-  if (lua_type(L, index) != LUA_TNUMBER) wrong(L, s, e, index, p);
-  if (!bp_to_integer(L, index, &value)) wrong_number(L, s, e, index, p);
-  if (p->kind == SIZE && (value < 0 || (size_t)value > BP_MAX_ELEMENTS)) wrong_number(L, s, e, index, p);
+  if (!read_number(L, s, index, e->name, &value)) wrong(L, s, e, index, p);
+  if (!(value >= -0x1p53 && value <= 0x1p53) || floor(value) != value) wrong_number(L, s, e, index, p);
+  if (p->kind == SIZE && (value < 0 || value > (double)BP_MAX_ELEMENTS)) wrong_number(L, s, e, index, p);
   if (p->kind == AXIS && value != 1 && value != 2) wrong_number(L, s, e, index, p);
-  if (p->kind == INDEX && (value < INT32_MIN || value > INT32_MAX))
-    bp_raise(L, s, "%s: argument %d (%s): %s is out of range", e->name, index, p->name, luaL_tolstring(L, index, NULL));
-  return p->kind == INDEX ? value - 1 : value;
+  return p->kind == INDEX ? (int64_t)value - 1 : (int64_t)value;
 }
 
 /* An optional argument may be left out before one of another type: konst(s, n, "f32"). */
@@ -231,7 +240,7 @@ static bool read_argument(lua_State *L, bp_state *s, const entry *e, const param
     read_list(L, s, e, index, a);
     return true;
   case NUMBER:
-    if (!absent && lua_type(L, index) != LUA_TNUMBER) wrong(L, s, e, index, p);
+    if (!absent && lua_type(L, index) != LUA_TNUMBER) wrong(L, s, e, index, p); /* also a tracked one */
     a->attributes.number[a->numbers++] = absent ? p->fallback : lua_tonumber(L, index);
     return !absent;
   case INDICES: read_indices(L, s, e, index, p, a); return true;

@@ -1,0 +1,126 @@
+-- Every SIMD level that this processor and build have computes the same: element-wise operations, reductions and
+-- products against plain Lua formulas, for lengths around the widths of registers, windows and both dtypes. The other
+-- specs run at the best level only. Tolerances, relative to max(1, |x|): 1e-12 in f64, 2e-6 in f32.
+
+package.path = "./spec/?.lua;" .. package.path
+local bp = require "backprop"
+local core = require "backprop.core"
+local help = require "support.helpers"
+local reference = require "support.reference"
+
+local close, same, each = help.close, help.same, reference.each
+local tolerances = { f64 = 1e-12, f32 = 2e-6 }
+
+local best, levels = core.simd(), {}
+for _, level in ipairs{ "base", "avx2", "avx512" } do
+  if pcall(core.simd, level) then levels[#levels + 1] = level end
+end
+core.simd(best)
+
+-- n points of a row, over and over.
+local function points_of(row, n, dtype)
+  local list = {}
+  for i = 1, n do list[i] = row.points[(i - 1) % #row.points + 1] end
+  return help.astype(list, dtype)
+end
+
+describe("SIMD levels:", function()
+  after_each(function() core.simd(best) end)
+
+  it("there is at least the plain one, and an unknown one is refused", function()
+    assert.truthy(levels[1])
+    help.raises("sse9", core.simd, "sse9")
+    assert.equal(best, core.simd())
+  end)
+
+  for _, level in ipairs(levels) do
+    for _, dtype in ipairs(help.dtypes) do
+      local tolerance = tolerances[dtype]
+
+      it(("element-wise operations, %s, %s"):format(level, dtype), function()
+        core.simd(level)
+        for name, row in pairs(reference.elementwise) do
+          for _, further in ipairs(row.arguments or { {} }) do
+            local function operation(x) return bp[name](x, table.unpack(further)) end
+            for _, n in ipairs{ 1, 3, 8, 15, 16, 17, 33 } do
+              local list = points_of(row, n, dtype)
+              local value, g = bp.value_and_grad(operation)((help.window(bp.vector(list, dtype))))
+              close(each(list, function(x) return row.f(x, table.unpack(further)) end), value, tolerance, name)
+              close(each(list, function(x) return row.d(x, table.unpack(further)) end), g, tolerance, name)
+            end
+          end
+        end
+        for name, row in pairs(reference.binary) do
+          for _, n in ipairs{ 1, 7, 16, 19 } do
+            local points = points_of(row, n, "f64")
+            local x, y = each(points, function(p) return p[1] end), each(points, function(p) return p[2] end)
+            x, y = bp.vector(x, dtype), bp.vector(y, dtype)
+            local value, dx, dy = bp.value_and_grad(bp[name], { wrt = { 1, 2 } })(x, y)
+            close(each(points, function(p) return row.f(p[1], p[2]) end), value, tolerance, name)
+            close(each(points, function(p) return row.dx(p[1], p[2]) end), dx, tolerance, name)
+            close(each(points, function(p) return row.dy(p[1], p[2]) end), dy, tolerance, name)
+          end
+        end
+      end)
+
+      it(("special numbers, %s, %s"):format(level, dtype), function()
+        core.simd(level)
+        local nan, inf = help.nan, help.inf
+        for _, n in ipairs{ 1, 5, 19 } do
+          for name, cases in pairs{
+            exp = { [inf] = inf, [-inf] = 0, [1000] = inf, [-1000] = 0 }, log = { [0] = -inf, [-1] = nan, [inf] = inf },
+            tanh = { [1000] = 1, [-1000] = -1, [inf] = 1, [-inf] = -1 }, sigmoid = { [1000] = 1, [-inf] = 0 },
+            softplus = { [1000] = 1000, [-1000] = 0, [inf] = inf, [-inf] = 0 }, sqrt = { [-1] = nan, [inf] = inf },
+            expm1 = { [-1000] = -1, [inf] = inf }, log1p = { [-1] = -inf, [-2] = nan, [inf] = inf },
+            relu = { [-inf] = 0, [inf] = inf }, sin = { [inf] = nan, [0] = 0 }, cos = { [-inf] = nan, [0] = 1 },
+            gelu = { [1000] = 1000, [-1000] = 0 }, silu = { [1000] = 1000, [-1000] = 0 },
+            elu = { [inf] = inf, [-inf] = -1 }, atan = { [inf] = help.f32(math.pi / 2) },
+          } do
+            for x, y in pairs(cases) do
+              close(y, bp[name](bp.full(x, n, dtype))[n], 1e-7, name)
+            end
+            same(nan, bp[name](bp.full(nan, n, dtype))[n], name)
+          end
+        end
+      end)
+
+      it(("reductions and softmax, %s, %s"):format(level, dtype), function()
+        core.simd(level)
+        for n = 1, 40 do
+          local x = help.random_like(bp.zeros(n, dtype), n)
+          local list = x:totable()
+          for name, row in pairs(reference.reductions) do
+            local value, g = bp.value_and_grad(bp[name])(x)
+            close(row.f(list), value, tolerance, name)
+            close(row.d(list), g, tolerance, name)
+            close(row.f(list), bp[name]((help.window(x))), tolerance, name)
+          end
+          close(reference.softmax(list), bp.softmax(x), tolerance)
+          close(reference.log_softmax(list), bp.log_softmax(x), tolerance)
+          close(math.sqrt(reference.dot(list, list)), bp.norm(x), tolerance)
+          close(reference.dot(list, list), bp.dot(x, (help.window(x))), tolerance)
+          x[n] = help.nan
+          for name in pairs(reference.reductions) do same(help.nan, bp[name](x), name) end
+        end
+      end)
+
+      it(("products, %s, %s"):format(level, dtype), function()
+        core.simd(level)
+        for _, size in ipairs{ { 1, 1 }, { 3, 17 }, { 16, 16 }, { 20, 9 }, { 9, 35 } } do
+          local a = help.random_like(bp.zeros(size[1], size[2], dtype), 1)
+          local u, v = help.random_like(bp.zeros(size[2], dtype), 2), help.random_like(bp.zeros(size[1], dtype), 3)
+          local rows, columns = a:totable(), reference.transpose(a:totable())
+          local function along(list, w) return each(list, function(x) return reference.dot(x, w:totable()) end) end
+          close(along(rows, u), bp.matmul(a, u), tolerance * 10)
+          close(along(columns, v), bp.matmul(v, a), tolerance * 10)
+          close(reference.outer(v:totable(), u:totable()), bp.outer(v, u), tolerance)
+          close(columns, bp.transpose(a), 0)
+          close(along(rows, u), bp.linear((help.window(u)), (help.window(a)), bp.zeros(size[1], dtype)), tolerance * 10)
+          local da, du = bp.grad(function(x, y) return bp.dot(bp.matmul(x, y), v) end, { wrt = { 1, 2 } })(a, u)
+          close(reference.outer(v:totable(), u:totable()), da, tolerance)
+          close(along(columns, v), du, tolerance * 10)
+        end
+      end)
+    end
+  end
+end)

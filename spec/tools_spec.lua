@@ -1,0 +1,119 @@
+-- What stands beside the operations: that every name of the contract exists, bp.check_finite, bp.profile,
+-- bp.set_threads and bp.include_dir. Whatever a tool was asked for, it is off again after an error.
+
+package.path = "./spec/?.lua;" .. package.path
+local bp = require "backprop"
+local help = require "support.helpers"
+
+local same, raises = help.same, help.raises
+
+describe("the contract's names", function()
+  local groups = {
+    arrays = "vector matrix zeros ones full eye linspace rng axpy release kind",
+    ["element-wise"] = "exp log log1p expm1 sqrt square abs sign sin cos tan asin acos atan sinh cosh tanh sigmoid "
+      .. "softplus relu leaky_relu elu gelu silu reciprocal pow minimum maximum clamp less less_equal greater "
+      .. "greater_equal equal where",
+    reductions = "sum mean max min prod logsumexp norm argmax argmin",
+    products = "dot outer matmul transpose diag trace linear",
+    shape = "reshape flatten concat stack slice row column rows element gather konst",
+    fused = "softmax log_softmax softmax_cross_entropy sigmoid_cross_entropy",
+    differentiation = "eval grad value_and_grad vjp constant value stats",
+    structures = "record list view set over lens fields at filtered preview collect element_at row_at column_at range "
+      .. "map leaves paths zero add one instance",
+    operations = "op nograd iso ops check",
+    training = "set_threads profile check_finite",
+  }
+  for group, names in pairs(groups) do
+    it("are functions: " .. group, function()
+      for name in names:gmatch("%S+") do assert(bp[name] ~= nil and bp[name] ~= false, "bp." .. name) end
+    end)
+  end
+
+  it("are there in tables, methods and constants", function()
+    for name in ("sgd adam adamw rmsprop adagrad"):gmatch("%S+") do assert(bp.optim[name], name) end
+    assert(bp.data.csv and bp.data.idx and bp.static and bp.each)
+    local m, r = bp.zeros(2, 2), bp.rng(1)
+    for name in ("shape dtype totable clone astype copy fill get set sum exp matmul reshape softmax"):gmatch("%S+") do
+      assert(m[name], "m:" .. name)
+    end
+    for name in ("uniform normal permutation bernoulli"):gmatch("%S+") do assert(r[name], "r:" .. name) end
+  end)
+
+  it("stand in no global variable", function()
+    assert(rawget(_G, "bp") == nil and rawget(_G, "backprop") == nil)
+  end)
+end)
+
+describe("bp.include_dir", function()
+  it("is the folder of backprop.h", function()
+    local file = assert(io.open(bp.include_dir .. "/backprop.h"))
+    assert(file:read("a"):find("BP_API_VERSION", 1, true))
+    file:close()
+  end)
+end)
+
+describe("bp.check_finite", function()
+  after_each(function() bp.check_finite(false) end)
+  local function f(x) return bp.sum(bp.log(x) * 2) end
+
+  it("names the operation that made a NaN or an infinity, forward or backward", function()
+    same({ 2 / 0, 1 }, bp.grad(f)(bp.vector{ 0, 2 }))
+    bp.check_finite(true)
+    same({ 2, 1 }, bp.grad(f)(bp.vector{ 1, 2 }))
+    raises("log", bp.grad(f), bp.vector{ 0, 2 })
+    raises("log", bp.grad(f), bp.vector{ -1, 2 })
+    raises("log", bp.grad(function(x) return bp.log(x) end), 0)
+    raises("sqrt", bp.grad(function(x) return bp.sum(bp.sqrt(x)) end), bp.vector{ 0, 1 }) -- its gradient only
+    raises("odd", bp.grad(bp.op{ name = "odd", forward = function(x)
+      return x * 2, function() return bp.full(1 / 0, 2) end
+    end }), bp.vector{ 1, 2 })
+  end)
+
+  it("is off until it is asked for, and again afterwards", function()
+    bp.check_finite(true)
+    raises("log", bp.grad(f), bp.vector{ 0, 2 })
+    bp.check_finite(false)
+    same({ 2 / 0, 1 }, bp.grad(f)(bp.vector{ 0, 2 }))
+  end)
+end)
+
+describe("bp.profile", function()
+  local printed
+  local real = print
+  before_each(function()
+    printed = {}
+    rawset(_G, "print", function(...)
+      for _, x in ipairs{ ... } do printed[#printed + 1] = tostring(x) end
+    end)
+  end)
+  after_each(function() rawset(_G, "print", real) end)
+
+  it("tells the operations of a gradient", function()
+    local x = bp.vector{ 1, 2 }
+    local report = bp.profile(function(v, c) return bp.sum(bp.sin(v) * c) end, x, 3)
+    local text = table.concat(printed, "\n") .. tostring(report)
+    for _, name in ipairs{ "sin", "mul", "sum" } do assert(text:find(name, 1, true), name .. " is not in " .. text) end
+    assert(not text:find("cos", 1, true))
+    assert(text:find("tools_spec.lua:%d+"), "the user's line is not in " .. text)
+    same({ 1, 2 }, x)
+  end)
+
+  it("hands the error of f on and leaves the state usable", function()
+    local object = {}
+    local ok, e = pcall(bp.profile, function() error(object) end, 1)
+    assert(not ok and rawequal(e, object))
+    same({ 2, 4 }, bp.grad(function(x) return x * x end)(bp.vector{ 1, 2 }))
+  end)
+end)
+
+describe("bp.set_threads", function()
+  it("changes no result beyond rounding (1e-12)", function()
+    local r = bp.rng(1)
+    local a, b = r:normal(0, 1, 150, 90), r:normal(0, 1, 90, 120)
+    local one = bp.matmul(a, b)
+    bp.set_threads(2)
+    local two = bp.matmul(a, b)
+    bp.set_threads(1)
+    help.close(one, two, 1e-12)
+  end)
+end)
