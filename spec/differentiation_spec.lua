@@ -238,6 +238,19 @@ describe("into", function()
     same({ 2, 4 }, into.w)
   end)
 
+  it("may be the argument itself, one array twice or overlapping windows: right, or an error", function()
+    local x = bp.vector{ 1, 2 }
+    local ok, e = pcall(bp.grad(function(v) return bp.sum(v * v * v) end, { into = x }), x)
+    if ok then same({ 3, 12 }, x) else assert.equal("string", type(e)) end
+    local m = bp.zeros(2, 2)
+    for _, into in ipairs{ { a = m[1], b = m[1] }, { a = m[1], b = bp.slice(m, 1, 1)[1] }, { a = m[1], b = m[2] } } do
+      local fine, g = pcall(bp.grad(function(q) return bp.sum(q.a * 3) + bp.sum(q.b * 5) end, { into = into }),
+        { a = bp.vector{ 1, 2 }, b = bp.vector{ 3, 4 } })
+      if fine then same({ a = { 3, 3 }, b = { 5, 5 } }, g) else assert.equal("string", type(g)) end
+    end
+    same({ { 3, 3 }, { 5, 5 } }, m) -- the last pair does not overlap
+  end)
+
   it("refuses another structure, shape or dtype and leaves the state usable", function()
     local wrong = buffers()
     wrong.list = nil
@@ -277,6 +290,22 @@ describe("bp.value_and_grad", function()
     value.w:fill(9)
     same({ 1, 2 }, p.w)
     same({ 1, 1 }, g.w)
+  end)
+
+  it("returns a value that is the caller's own, also when it is a part of the argument", function()
+    local m = bp.matrix{ { 1, 2 }, { 3, 4 } }
+    for _, f in ipairs{
+      function(x) return x[2] end, function(x) return bp.column(x, 2) end, function(x) return bp.reshape(x, 4) end,
+      function(x) return bp.slice(x, 1, 2) end, function(x) return bp.flatten(x[1]) end, bp.rows,
+    } do
+      for _, value in ipairs{ (bp.value_and_grad(f)(m)), (bp.vjp(f, m)) } do
+        bp.map(function(leaf)
+          leaf:fill(9)
+          return leaf
+        end, value)
+        same({ { 1, 2 }, { 3, 4 } }, m)
+      end
+    end
   end)
 end)
 

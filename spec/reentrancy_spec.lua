@@ -329,6 +329,17 @@ describe("P21: nested differentiation is right or a loud error", function()
     works()
   end)
 
+  it("P21: a pullback that uses a variable of the call it serves is right or an error", function()
+    for _, x in ipairs{ 3, bp.vector{ 3, 4 } } do
+      local function f(v)
+        return bp.op(function(y) return y * 2, function(dz) return dz * v end end)(v)
+      end
+      local ok, got = pcall(D(f), x)
+      if ok then same(x, got) else assert.equal("string", type(got)) end
+      works()
+    end
+  end)
+
   it("P21: writing a variable into a plain array does not lose its gradient silently", function()
     local plain, m = bp.vector{ 0, 0 }, bp.matrix{ { 0, 0 } }
     local writes = {

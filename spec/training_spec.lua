@@ -228,6 +228,10 @@ local networks = {
   end, function(p, x)
     return bp.sum(bp.matmul(p.a, bp.tanh(bp.matmul(p.b, x) + p.c)) ^ 2)
   end, x4 },
+  { "a factor that is a row of a parameter", function() return { w = weights(32, 3, 3), e = weights(33, 5, 3) } end,
+    function(p) return bp.sum(bp.matmul(p.w, p.e[2]) ^ 2) + bp.sum(bp.linear(bp.slice(p.e, 2, 4), p.w, p.e[1]) ^ 2) end },
+  { "a factor that is a parameter's plain value", function() return { w = weights(34, 3, 3), v = weights(35, 3) } end,
+    function(p) return bp.sum(bp.matmul(p.w, bp.constant(p.v)) ^ 2) + bp.norm(p.v) + bp.sum(bp.value(p.w) * p.w) end },
   { "a shared sub-table", function()
     local layer = { w = weights(22, 4, 4) }
     return { layer, layer }
@@ -274,6 +278,23 @@ describe("P33: opt:minimize equals the gradient, then opt:step", function()
       end
     end)
   end
+
+  it("P33: where a parameter is also an untracked argument, or captured", function()
+    for _, case in ipairs(optimisers) do
+      local w, u = weights(36, 4, 4), weights(36, 4, 4)
+      local function f(p, c) return bp.sum(bp.matmul(p, c) ^ 2) end
+      local function g(p) return bp.sum(bp.matmul(u, bp.matmul(p, u[2])) ^ 2) end
+      local first, second = make(case), make(case)
+      for _ = 1, 2 do
+        first:step(w, bp.grad(f)(w, w))
+        second:minimize(f, u, u)
+        close(w, u, 1e-13, described(case))
+        first:step(w, bp.grad(g)(w))
+        second:minimize(g, u)
+        close(w, u, 1e-13, described(case))
+      end
+    end
+  end)
 
   it("P33: in f32, to 1e-5", function()
     local build, f = networks[2][2], networks[2][3]

@@ -93,7 +93,9 @@ enum {
    * destinations of rank 1 all have a stride of 1 */
   BP_OP_CONTIGUOUS = 4,
   /* a product: the gradient of each matrix is handed over as factors wherever `factors` is not NULL */
-  BP_OP_PRODUCT = 8
+  BP_OP_PRODUCT = 8,
+  /* backward reads neither inputs nor results: they may be changed in place after the call */
+  BP_OP_VALUES_UNREAD = 16
 };
 
 /* One row per operation. `signature` declares the Lua arguments, separated by commas, each `kind name`:
@@ -125,6 +127,9 @@ struct bp_op {
   bp_status (*shape)(bp_call *call);
   bp_status (*forward)(bp_call *call);
   bp_status (*backward)(bp_call *call);
+  /* For an operation that reads a part of its one input: that part. Its gradient is then a window of the input's, and
+   * the destination that backward gets is of this shape. */
+  bp_array (*part)(const bp_call *call);
 };
 
 /* The functions other shared objects may call. The table only grows: a larger version has the smaller one's fields. */

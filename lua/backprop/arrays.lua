@@ -108,7 +108,7 @@ end
 
 arrays.elementwise = {}
 for _, row in ipairs(core.rows()) do
-  if row.source == "src/ops/math.c" and row.name ~= "clamp" and row.name ~= "unm" then
+  if row.source == "src/ops/math.c" and row.name ~= "clamp" and row.name ~= "neg" then
     arrays.elementwise[row.name] = core[row.name]
   end
 end

@@ -27,7 +27,7 @@ local function track(tape, x, name, into)
     return tape:leaf(value, target)
   end
   if into == nil then return tree.map(name, leaf, x), count end
-  return tree.map(name, function(value, target)
+  return tree.map(name .. ": into", function(value, target)
     if kind(value) == "number" then return leaf(value) end
     return leaf(value, target)
   end, x, into), count
@@ -50,14 +50,13 @@ function grad.value(x)
 end
 
 -- The plain value of a result, for the caller to keep.
-local function outcome(x)
-  return tree.map("bp.grad", core.outcome, x)
+local function outcome(tape, x)
+  return tree.map("bp.grad", function(leaf) return tape:outcome(leaf) end, x)
 end
 
-local function outcomes(...)
-  if select("#", ...) == 0 then return end
-  local first = ...
-  return outcome(first), outcomes(select(2, ...))
+local function outcomes(tape, first, ...)
+  if select("#", ...) == 0 then return outcome(tape, first) end
+  return outcome(tape, first), outcomes(tape, ...)
 end
 
 -- Seeds every tracked leaf of a result with ones.
@@ -193,24 +192,25 @@ local function in_order(value, gradients, further)
   return table.unpack(all, 1, 1 + gradients.n + further.n)
 end
 
---- The same, returning the value, the gradients, then f's further results as plain values.
-function grad.value_and_grad(f, options)
-  check_function(f, "bp.value_and_grad")
-  options = read_options(options, "bp.value_and_grad")
+--- The same, returning the value, the gradients, then f's further results as plain values. Errors bear `name`.
+function grad.value_and_grad(f, options, name)
+  name = name or "bp.value_and_grad"
+  check_function(f, name)
+  options = read_options(options, name)
   local single = #options.wrt == 1
   return function(...)
     local arguments = table.pack(...)
-    return record("bp.value_and_grad", f, options, arguments, function(tape, result, ...)
+    return record(name, f, options, arguments, function(tape, result, ...)
       tape:begin()
-      seed_ones(tape, "bp.value_and_grad", result)
-      local value = outcome(result)
+      seed_ones(tape, name, result)
+      local value = outcome(tape, result)
       if single and select("#", ...) == 0 then
         tape:run()
-        return value, (gradients_of(tape, "bp.value_and_grad", options, arguments))
+        return value, (gradients_of(tape, name, options, arguments))
       end
-      local further = table.pack(outcomes(...))
+      local further = select("#", ...) == 0 and {n = 0} or table.pack(outcomes(tape, ...))
       tape:run()
-      return in_order(value, table.pack(gradients_of(tape, "bp.value_and_grad", options, arguments)), further)
+      return in_order(value, table.pack(gradients_of(tape, name, options, arguments)), further)
     end)
   end
 end
@@ -231,17 +231,29 @@ end
 local Pullback = {__name = "pullback"}
 Pullback.__index = Pullback
 
+-- Why a cotangent does not go with a number or array, or nil.
+local function misfit(result, cotangent)
+  result = core.value(result)
+  if kind(result) ~= kind(cotangent) then
+    return ("expected %s, got %s"):format(tree.article(kind(result)), tree.describe(cotangent))
+  elseif core.tracked(cotangent) then
+    return "it is tracked by another call"
+  elseif kind(result) == "number" then
+    return nil
+  elseif result:dtype() ~= cotangent:dtype() then
+    return ("expected %s, got %s"):format(result:dtype(), cotangent:dtype())
+  end
+  return tree.mismatch(result, cotangent)
+end
+
 -- A partial cotangent is zero elsewhere: what a table leaves out is not seeded.
 local function seed_partial(tape, result, cotangent, path)
   if cotangent == nil then return end
   if tree.is_leaf(result) then
     if not tracked(result) then return end
-    if kind(result) == "instance" or tree.is_leaf(cotangent) then
-      tape:seed(result, cotangent)
-    else
-      raise("bp.vjp: the cotangent%s must be %s, got %s", path == "" and "" or " at " .. path,
-        tree.article(kind(result)), tree.describe(cotangent))
-    end
+    local trouble = kind(result) ~= "instance" and misfit(result, cotangent)
+    if trouble then raise("bp.vjp: the cotangent%s: %s", path == "" and "" or " at " .. path, trouble) end
+    tape:seed(result, cotangent)
   elseif tree.is_branch(result) then
     if not tree.is_branch(cotangent) then
       raise("bp.vjp: the cotangent%s must be a table, got %s", path == "" and "" or " at " .. path,
@@ -295,7 +307,7 @@ function grad.vjp(f, ...)
   if leaves == 0 then
     raise("bp.vjp: the function's first result must hold a number or an array, got %s", tree.describe(results[1]))
   end
-  local values = table.pack(outcomes(table.unpack(results, 1, results.n)))
+  local values = table.pack(outcomes(tape, table.unpack(results, 1, results.n)))
   tape:seal()
   local pullback = setmetatable({tape = tape, arguments = arguments, result = results[1]}, Pullback)
   return values[1], pullback, table.unpack(values, 2, values.n)
@@ -308,7 +320,7 @@ function grad.descend(name, f, params, update, ...)
   return record(name, f, {wrt = {1}, into = {}}, arguments, function(tape, result)
     tape:begin(true)
     seed_ones(tape, name, result)
-    local value = outcome(result)
+    local value = outcome(tape, result)
     tape:run()
     tape:prepare()
     update(tape)

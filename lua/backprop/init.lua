@@ -29,14 +29,13 @@ local bp = {_VERSION = "backprop scm-1"}
 
 local rows = core.rows()
 for _, row in ipairs(rows) do bp[row.name] = core[row.name] end
-bp.unm = nil -- the operator is enough
 
 -- Arrays, and operations that read better in Lua ---------------------------------------------------------------------
 
 for name, f in pairs(arrays.functions) do bp[name] = f end
 for _, name in ipairs {"zeros", "ones", "full", "eye", "linspace", "rng", "set_threads"} do bp[name] = core[name] end
 
-local not_methods = {add = true, sub = true, mul = true, div = true, unm = true, stack = true, concat = true, konst = true}
+local not_methods = {add = true, sub = true, mul = true, div = true, stack = true, concat = true, konst = true}
 for _, row in ipairs(rows) do
   if not not_methods[row.name] then core.methods[row.name] = bp[row.name] end
 end
@@ -55,12 +54,14 @@ end
 
 function bp.map(f, x, ...)
   if not tree.callable(f) then raise("bp.map: expected a function, got %s", tree.describe(f)) end
+  if select("#", x, ...) == 1 and x == nil then raise("bp.map: a structure is missing") end
   return tree.map("bp.map", f, x, ...)
 end
 
 -- Differentiation, training -----------------------------------------------------------------------------------------
 
-bp.eval, bp.grad, bp.value_and_grad, bp.vjp = grad.eval, grad.grad, grad.value_and_grad, grad.vjp
+bp.eval, bp.grad, bp.vjp = grad.eval, grad.grad, grad.vjp
+function bp.value_and_grad(f, options) return grad.value_and_grad(f, options) end
 bp.constant, bp.value = grad.constant, grad.value
 bp.op, bp.nograd, bp.iso = op.op, op.nograd, op.iso
 bp.check, bp.profile = check.check, profile.profile

@@ -82,7 +82,7 @@ local function take_apart(entry, argument, gradient, gradients, before, path)
     before = take_apart(entry, argument[key], part, gradients, before, tree.join(path, key))
   end
   for key, part in next, gradient or {} do
-    if not known[key] and part ~= nil and (tree.is_leaf(part) or rawget(argument, key) == nil) then
+    if not known[key] and part ~= nil and rawget(argument, key) == nil then
       raise("%s: the pullback's gradient has a part %s that the argument has not", entry.name, tree.join(path, key))
     end
   end
@@ -165,7 +165,10 @@ function op.op(definition)
       if key ~= "name" and key ~= "forward" then raise("bp.op: unknown field '%s'", tostring(key)) end
     end
   end
-  if not tree.callable(forward) then raise("bp.op: expected a function, got %s", tree.describe(forward)) end
+  if type(name) ~= "string" then raise("bp.op: name: expected a string, got %s", tree.describe(name)) end
+  if not tree.callable(forward) then
+    raise("bp.op: forward: expected a function, got %s", tree.describe(forward))
+  end
   local row = core.operation(name)
   return function(...) return call(row, name, forward, ...) end
 end
@@ -209,8 +212,8 @@ end
 --- A re-arrangement of leaves: `to` makes the result of the argument, `from` the argument of the result. Nothing is
 -- recorded: tracked leaves are moved as plain ones are. What is checked is that leaves are moved and no more.
 function op.iso(to, from)
-  for _, f in ipairs {to, from or false} do
-    if not tree.callable(f) then raise("bp.iso: expected two functions, got %s", tree.describe(f)) end
+  if not (tree.callable(to) and tree.callable(from)) then
+    raise("bp.iso: expected two functions, got %s and %s", tree.describe(to), tree.describe(from))
   end
   return function(...)
     local result = to(...)

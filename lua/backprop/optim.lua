@@ -27,6 +27,10 @@ local function each_leaf(holder, key, gradient, path, f)
       raise("bp.optim: the gradient%s must be %s, got %s", path, tree.describe(parameter), tree.describe(gradient))
     end
     f(holder, key, parameter, gradient)
+  elseif parameter == nil then
+    raise("bp.optim: the parameters are missing")
+  elseif path == "" and not tree.is_branch(parameter) then
+    raise("bp.optim: expected parameters (numbers in tables, arrays), got %s", tree.describe(parameter))
   elseif tree.is_branch(parameter) then
     if type(gradient) ~= "table" then
       raise("bp.optim: the gradient%s must be structured like the parameters, got %s", path, tree.describe(gradient))
@@ -108,12 +112,17 @@ local function state_of(self, item)
   return held[item.key]
 end
 
+local function check_self(self)
+  if getmetatable(self) ~= Optimiser then raise("bp.optim: call it with a colon: opt:step(..), opt:minimize(..)") end
+end
+
 local function check_rate(self)
   if kind(self.lr) ~= "number" then raise("bp.optim: lr must be a number, got %s", tree.describe(self.lr)) end
 end
 
 --- Changes params in place. Nothing is changed if the structures do not fit.
 function Optimiser:step(params, grads)
+  check_self(self)
   check_rate(self)
   local list = parameters_of(params, grads)
   self.steps = self.steps + 1
@@ -131,13 +140,14 @@ end
 
 --- Gradient and update as one; returns the loss.
 function Optimiser:minimize(f, params, ...)
+  check_self(self)
   check_rate(self)
   if not tree.callable(f) then raise("bp.optim: expected a function, got %s", tree.describe(f)) end
   if kind(params) == "number" then
     raise("bp.optim: a bare number cannot be changed in place: put it in a table")
   end
   if self.descends then return self:descend(f, params, ...) end
-  local loss, gradients = grad.value_and_grad(f)(params, ...)
+  local loss, gradients = grad.value_and_grad(f, nil, "bp.optim")(params, ...)
   self:step(params, gradients)
   tree.visit(gradients, function(leaf) if kind(leaf) ~= "number" and kind(leaf) then core.release(leaf) end end)
   return loss

@@ -173,23 +173,7 @@ local function raise_difference(walk, depth, x, y)
   raise("%s: the structures differ%s: %s and %s", walk.name, at(walk, depth), tree.describe(x), tree.describe(y))
 end
 
--- Raises unless branch y has a leaf where branch x has one, and a branch where x has one, and no more. What y has
--- where x has a constant does not matter.
-local function compare_branches(walk, depth, keys, x, y)
-  local record = known[getmetatable(x)]
-  if known[getmetatable(y)] ~= record then raise_difference(walk, depth, x, y) end
-  for i = 1, #keys do
-    local key = keys[i]
-    local value, other = x[key], rawget(y, key)
-    if not (kind(value) and kind(other)) then
-      local sort = classify(value)
-      if sort ~= "constant" and classify(other) ~= sort then
-        walk[depth + 1] = key
-        raise_difference(walk, depth + 1, value, other)
-      end
-    end
-  end
-  if record then return end
+local function refuse_more(walk, depth, x, y)
   for key, other in next, y do
     if rawget(x, key) == nil and classify(other) ~= "constant" then
       walk[depth + 1] = key
@@ -198,38 +182,36 @@ local function compare_branches(walk, depth, keys, x, y)
   end
 end
 
-local function pick(key, x, ...)
-  if x ~= nil then return x[key], pick(key, ...) end
-end
-
-local function same_partners(done, ...)
-  for i = 1, select("#", ...) do
-    if done[i] ~= (select(i, ...)) then return false end
-  end
-  return true
-end
-
--- As map_branch, side by side with further branches. One that is shared in x but not in these is not shared in the
--- result either, where two tables are wanted: done holds the partners it was made with. With `where`, f gets it first.
-local function zip_branch(walk, f, where, depth, x, ...)
-  local done = walk[x]
-  if done == false then raise_cycle(walk, depth) end
-  if done and same_partners(done, ...) then return done.result end
-  walk[x] = false
+-- As map_branch, side by side with a branch y, which must have leaves and branches where x has them, and no more; what
+-- it has where x has a constant does not matter. walk[copy] is the y of a copy: a branch shared in x but not in y is
+-- not shared in the result either. With `where`, f gets it first.
+local function zip_branch(walk, f, where, depth, x, y)
   local metatable = getmetatable(x)
   local record = known[metatable]
+  if known[getmetatable(y)] ~= record then raise_difference(walk, depth, x, y) end
   local keys = record and record.keys or sorted_keys(x, walk, depth)
-  for i = 1, select("#", ...) do compare_branches(walk, depth, keys, x, (select(i, ...))) end
+  if not record then refuse_more(walk, depth, x, y) end
   local result = {}
   for i = 1, #keys do
     local key = keys[i]
-    local value = x[key]
+    local value, other = x[key], rawget(y, key)
     local sort = kind(value) and "leaf" or classify(value)
-    walk[depth + 1], walk.depth = key, depth + 1
+    if sort ~= "constant" then
+      walk[depth + 1] = key
+      if sort ~= (kind(other) and "leaf" or classify(other)) then raise_difference(walk, depth + 1, value, other) end
+    end
     if sort == "leaf" then
-      if where then value = f(where, value, pick(key, ...)) else value = f(value, pick(key, ...)) end
+      if where then
+        walk.depth = depth + 1
+        value = f(where, value, other)
+      else
+        value = f(value, other)
+      end
     elseif sort == "branch" then
-      value = zip_branch(walk, f, where, depth + 1, value, pick(key, ...))
+      walk[x] = false
+      local done = walk[value]
+      if done == false then raise_cycle(walk, depth + 1) end
+      value = done and walk[done] == other and done or zip_branch(walk, f, where, depth + 1, value, other)
     end
     result[key] = value
   end
@@ -238,36 +220,51 @@ local function zip_branch(walk, f, where, depth, x, ...)
     for i = 1, #constants do result[constants[i]] = x[constants[i]] end
   end
   if metatable then setmetatable(result, metatable) end
-  walk[x] = {result = result, ...}
+  walk[x], walk[result] = result, y
   return result
 end
 
-local function zip(walk, f, where, x, ...)
+local function zip(walk, f, where, x, y)
   local sort = classify(x)
   if sort == "constant" then return x end
-  for i = 1, select("#", ...) do
-    local other = select(i, ...)
-    if classify(other) ~= sort then raise_difference(walk, 0, x, other) end
-  end
-  if sort == "branch" then return zip_branch(walk, f, where, 0, x, ...) end
-  if where then return f(where, x, ...) end
-  return f(x, ...)
+  if classify(y) ~= sort then raise_difference(walk, 0, x, y) end
+  if sort == "branch" then return zip_branch(walk, f, where, 0, x, y) end
+  if where then return f(where, x, y) end
+  return f(x, y)
+end
+
+-- What stands at one place in several structures, as one leaf.
+local BUNDLE = {}
+known[BUNDLE] = {sort = "leaf"}
+
+local function bundle(leaf) return setmetatable({leaf}, BUNDLE) end
+
+local function add_to_bundle(leaves, leaf)
+  local more = setmetatable({table.unpack(leaves)}, BUNDLE)
+  more[#more + 1] = leaf
+  return more
 end
 
 --- A structure like x with every leaf replaced by f(leaf, leaf of the 2nd, ...). The others must be structured as x is.
-function tree.map(name, f, x, ...)
-  if select("#", ...) > 0 then return zip({name = name}, f, nil, x, ...) end
+function tree.map(name, f, x, y, ...)
+  if select("#", ...) > 0 then
+    y = tree.map(name, bundle, y)
+    for i = 1, select("#", ...) do y = zip({name = name}, add_to_bundle, nil, y, (select(i, ...))) end
+    return zip({name = name}, function(leaf, leaves) return f(leaf, table.unpack(leaves)) end, nil, x, y)
+  elseif y ~= nil then
+    return zip({name = name}, f, nil, x, y)
+  end
   local sort = classify(x)
   if sort == "leaf" then return f(x) end
   if sort == "constant" then return x end
   return map_branch(name, nil, f, x, 0)
 end
 
---- As tree.map, with f(where, leaf, ...): where() is the path of the leaf, for errors.
-function tree.map_at(name, f, x, ...)
+--- As tree.map of two, with f(where, leaf, other): where() is the path of the leaf, for errors.
+function tree.map_at(name, f, x, y)
   local walk = {name = name, depth = 0}
   local function where() return path_of(walk, walk.depth) end
-  return zip(walk, f, where, x, ...)
+  return zip(walk, f, where, x, y)
 end
 
 local function visit_branch(walk, f, where, x, depth)

@@ -130,7 +130,11 @@ static int run_pullback(lua_State *L) {
     count_arrays(L, s, call->input_count, 0);
   }
   kill_cotangents(L, s, cotangents, call->result_count);
-  return failed == LUA_OK ? 0 : lua_error(L);
+  if (failed == LUA_OK) return 0;
+  /* An error object goes through as it is; to a message the operation's name is added. */
+  if (failed == LUA_ERRRUN && lua_type(L, -1) == LUA_TSTRING && strstr(lua_tostring(L, -1), call->op->name) == NULL)
+    lua_pushfstring(L, "%s (in the pullback of %s)", lua_tostring(L, -1), call->op->name);
+  return lua_error(L);
 }
 
 static bp_status custom_backward(bp_call *call) {

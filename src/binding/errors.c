@@ -1,3 +1,4 @@
+/* Errors as users see them: raised at their own line, never at one of ours, and naming what was given. */
 #include <string.h>
 
 #include "binding.h"

@@ -107,10 +107,11 @@ bool bp_read_operand(lua_State *L, bp_state *s, int index, const char *name, bp_
   }
   const bp_variable *variable = bp_variable_at(L, s, index);
   if (variable != NULL) {
-    bp_box *found = bp_check_variable(L, s, variable, name);
-    if (*box != NULL && *box != found)
-      bp_raise(L, s, "%s: the operands are tracked by two different calls (a gradient inside a gradient is not "
+    bool live = variable->generation == variable->box->tape.generation;
+    if (live && *box != NULL && *box != variable->box)
+      bp_raise(L, s, "%s: the operands are tracked by two different calls, one inside another (that is not "
                      "supported: pass the inner call plain values, with bp.value)", name);
+    bp_box *found = bp_check_variable(L, s, variable, name);
     *box = found;
     const bp_node *node = &found->tape.nodes[variable->node];
     if (node->object) return false;

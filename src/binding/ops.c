@@ -260,6 +260,7 @@ static bool read_argument(lua_State *L, bp_state *s, const entry *e, const param
 
 static void read_arguments(lua_State *L, bp_state *s, const entry *e, int given, arguments *a) {
   int index = 1;
+  if (given < e->count) lua_settop(L, e->count); /* what is absent is nil, whatever is pushed later */
   a->operands = a->few;
   a->count = a->numbers = a->integers = 0;
   a->box = NULL;
@@ -295,6 +296,15 @@ static bool may_give_arrays(const bp_op *op, const arguments *a) {
   return (op->flags & BP_OP_ELEMENTWISE) == 0 || !all_numbers(a);
 }
 
+/* A view of a read-only array is one, too. */
+static bool is_window_of_read_only(lua_State *L, bp_state *s, const entry *e, const bp_array *result) {
+  for (int k = 1; k <= e->count; k++) {
+    const bp_handle *handle = bp_handle_at(L, s, k);
+    if (handle != NULL && handle->read_only && handle->array.buffer == result->buffer) return true;
+  }
+  return false;
+}
+
 static int call(lua_State *L, bp_state *s, const entry *e, int given) {
   const bp_op *op = e->op;
   bp_outcome outcomes[BP_MAX_RESULTS];
@@ -314,7 +324,9 @@ static int call(lua_State *L, bp_state *s, const entry *e, int given) {
   for (int k = 0; k < results; k++) {
     const bp_outcome *outcome = &outcomes[k];
     if (outcome->node == BP_NONE && outcome->array.rank != 0) {
-      bp_hold(s, lua_touserdata(L, first + k), &outcome->array);
+      bp_handle *handle = lua_touserdata(L, first + k);
+      bp_hold(s, handle, &outcome->array);
+      handle->read_only = is_window_of_read_only(L, s, e, &outcome->array);
       continue;
     }
     if (outcome->node != BP_NONE)
@@ -424,7 +436,7 @@ static void set_operator(lua_State *L, bp_state *s, int metatable, const char *e
 void bp_open_ops(lua_State *L, bp_state *s) {
   static const struct {
     const char *event, *name;
-  } operators[] = {{"__add", "add"}, {"__sub", "sub"}, {"__mul", "mul"}, {"__div", "div"}, {"__pow", "pow"}, {"__unm", "unm"}};
+  } operators[] = {{"__add", "add"}, {"__sub", "sub"}, {"__mul", "mul"}, {"__div", "div"}, {"__pow", "pow"}, {"__unm", "neg"}};
   lua_newtable(L);
   lua_setfield(L, LUA_REGISTRYINDEX, "backprop.entries");
   for (size_t f = 0; bp_families[f] != NULL; f++)

@@ -163,6 +163,30 @@ static int owns(lua_State *L) {
   return 1;
 }
 
+/* tape:outcome(x): the plain value of a result, for the caller to keep: a copy only where others have the storage. */
+static int outcome(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  owns(L);
+  lua_settop(L, 2);
+  const bp_variable *variable = bp_variable_at(L, s, 2);
+  if (variable == NULL) return 1;
+  const bp_node *node = &variable->box->tape.nodes[variable->node];
+  bp_array array = node->value;
+  if (node->object) {
+    bp_push_box_table(L, variable->box);
+    lua_getfield(L, -1, "objects");
+    lua_rawgeti(L, -1, (lua_Integer)variable->node + 1);
+  } else if (array.rank == 0) {
+    lua_pushnumber(L, node->number);
+  } else if (node->kind == BP_NODE_RESULT && array.buffer->references == 1) {
+    bp_push_shared(L, s, &array, false);
+  } else {
+    bp_handle *copy = bp_push_new(L, s, bp_shape_like(&array));
+    bp_axpby(&s->cx, 1, &array, 0, &copy->array);
+  }
+  return 1;
+}
+
 /* tape:seal(): no more recording; variables are stale from here on. */
 static int seal(lua_State *L) {
   open_box(L, bp_state_of(L))->tape.sealed = true;
@@ -231,13 +255,9 @@ static int seed(lua_State *L) {
   bp_operand cotangent;
   bp_box *other = NULL;
   bool fits = bp_read_operand(L, s, 3, "bp.vjp", &cotangent, &other) && other == NULL &&
-              bp_same_shape(&cotangent.array, &node->value);
-  if (!fits) {
-    const char *got = bp_type_of(L, s, 3);
-    return bp_raise(L, s, "bp.vjp: the cotangent of a result of shape %s must have that shape, got %s%s%s",
-                    bp_describe(&node->value).text, got, bp_handle_at(L, s, 3) != NULL ? " of " : "",
-                    bp_handle_at(L, s, 3) != NULL ? bp_describe(&cotangent.array).text : "");
-  }
+              bp_same_shape(&cotangent.array, &node->value) &&
+              (node->value.rank == 0 || cotangent.array.dtype == node->value.dtype);
+  if (!fits) return bp_raise(L, s, "bp.vjp: the cotangent does not fit the result");
   if (cotangent.array.rank == 0) cotangent.array.data = &cotangent.number;
   BP_TRY(L, s, bp_sweep_seed(&box->tape, variable->node, &cotangent.array));
   return 0;
@@ -356,7 +376,7 @@ static int descend(lua_State *L) {
 
 void bp_open_tapes(lua_State *L, bp_state *s) {
   static const luaL_Reg functions[] = {{"tape", new_tape}, {NULL, NULL}};
-  static const luaL_Reg methods[] = {{"leaf", leaf},       {"object", object},   {"owns", owns},     {"seal", seal},
+  static const luaL_Reg methods[] = {{"leaf", leaf},       {"object", object},   {"owns", owns}, {"outcome", outcome},     {"seal", seal},
                                      {"begin", begin},     {"seed", seed},       {"run", run},       {"gradient", gradient},
                                      {"prepare", prepare}, {"trace", trace}, {"descend", descend}, {"close", close_tape}, {NULL, NULL}};
   bp_set_functions(L, s, functions);

@@ -128,7 +128,6 @@ static void set_unsupported(lua_State *L, bp_state *s) {
       {"__shl", "<<", "values here are floats"},
       {"__shr", ">>", "values here are floats"},
       {"__bnot", "~", "values here are floats"},
-      {"__call", "()", "it is not a function"},
   };
   for (size_t k = 0; k < sizeof rows / sizeof rows[0]; k++) {
     lua_pushlightuserdata(L, s);
@@ -188,26 +187,9 @@ static int value(lua_State *L) {
   return 1;
 }
 
-/* core.outcome(x): the plain value of a result, for the caller to keep: a copy only where others have the storage. */
-static int outcome(lua_State *L) {
-  bp_state *s = bp_state_of(L);
-  const bp_variable *variable = bp_variable_at(L, s, 1);
-  if (variable == NULL) return value(L);
-  const bp_node *node = node_of(L, s, 1, "bp.grad");
-  bp_array array = node->value;
-  if (node->object || array.rank == 0) return value(L);
-  if (node->kind == BP_NODE_RESULT && array.buffer->references == 1) {
-    bp_push_shared(L, s, &array, false);
-    return 1;
-  }
-  bp_handle *copy = bp_push_new(L, s, bp_shape_like(&array));
-  bp_axpby(&s->cx, 1, &array, 0, &copy->array);
-  return 1;
-}
-
 void bp_open_variables(lua_State *L, bp_state *s) {
   static const luaL_Reg functions[] = {
-      {"kind", kind}, {"tracked", tracked}, {"value", value}, {"outcome", outcome}, {NULL, NULL}};
+      {"kind", kind}, {"tracked", tracked}, {"value", value}, {NULL, NULL}};
   static const luaL_Reg metamethods[] = {{"__index", variable_index}, {"__newindex", variable_newindex},
                                          {"__len", variable_length},  {"__tostring", variable_tostring},
                                          {"__eq", bp_equal},          {"__lt", less},

@@ -1,3 +1,4 @@
+/* Shapes, windows and element access; see array.h. */
 #include "array.h"
 
 #include <stdio.h>

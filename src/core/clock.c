@@ -1,3 +1,4 @@
+/* Time for profiles; see clock.h. */
 #define _POSIX_C_SOURCE 199309L
 #include "clock.h"
 

@@ -1,3 +1,4 @@
+/* What one Lua state owns; see context.h. */
 #include "context.h"
 
 #include <stdarg.h>

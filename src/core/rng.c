@@ -1,3 +1,5 @@
+/* The generator and the distributions; see rng.h. No function of libm is called here but sqrt and frexp, which are
+ * exact everywhere. */
 #include "rng.h"
 
 #include <math.h>

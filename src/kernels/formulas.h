@@ -6,7 +6,8 @@
  * rather than multiplies by 0, so that an inf or NaN in the branch not taken does not come through.
  *
  * Conventions where no derivative exists: relu, abs and sign take 0 at 0, clamp passes the cotangent at its bounds, and
- * a tie of minimum or maximum halves it. sqrt at 0 has an infinite slope, but a zero cotangent gives zero. */
+ * a tie of minimum or maximum halves it. Where a slope is infinite the cotangent is, but for a cotangent of 0: the
+ * loops see to it that this gives 0. */
 #ifndef BP_KERNELS_FORMULAS_H
 #define BP_KERNELS_FORMULAS_H
 
@@ -17,7 +18,7 @@
   X(log,        log(x),                                      g / x) \
   X(log1p,      log1p(x),                                    g / (1 + x)) \
   X(expm1,      expm1(x),                                    g * (y + 1)) \
-  X(sqrt,       sqrt(x),                                     SELECT(g == 0 && y == 0, g, g / (2 * y))) \
+  X(sqrt,       sqrt(x),                                     g / (2 * y)) \
   X(square,     x * x,                                       2 * g * x) \
   X(abs,        fabs(x),                                     SELECT(x > 0, g, SELECT(x < 0, -g, x))) \
   X(sign,       SELECT(x > 0, C(1), SELECT(x < 0, C(-1), x)), C(0)) \
@@ -49,7 +50,7 @@
   X(sub,     x - y,    g,                                           -g) \
   X(mul,     x * y,    g * y,                                       g * x) \
   X(div,     x / y,    g / y,                                       -g * (z / y)) \
-  X(pow,     pow(x, y), SELECT(y == 0 || (g == 0 && x == 0), C(0), g * y * pow(x, y - 1)), \
+  X(pow,     pow(x, y), SELECT(y == 0, C(0), g * y * pow(x, y - 1)), \
                         SELECT(x == 0 && y >= 0, C(0), g * z * log(x))) \
   X(minimum, SELECT(x < y || x != x, x, y), SELECT(x < y, g, SELECT(x == y, C(0.5) * g, SELECT(x > y, C(0), z))), \
                                             SELECT(y < x, g, SELECT(x == y, C(0.5) * g, SELECT(y > x, C(0), z)))) \

@@ -1,3 +1,5 @@
+/* Element-wise kernels. An array takes part in a walk as a lane; the walk cuts all lanes into runs that the loops can
+ * take, and the three kinds of broadcasting are steps of 0. */
 #include "kernels.h"
 
 /* How one array takes part in an element-wise loop: bytes from one row of the result to the next, and from one element

@@ -41,10 +41,10 @@ static bp_status where_backward(bp_call *call) {
   "{ {1.5, -0.7}, {bp.vector{1, 2, 3}, bp.vector{0.5, 4, -1}}, {bp.vector{1, 2}, 3}, {2, bp.vector{1, 4}}, " \
   "{bp.matrix{{1, 2, 3}, {4, 5, 6}}, bp.vector{0.5, -1, 2}} }"
 
-#define BINARY(NAME, PASSES, SAMPLES_, DOC, FORMULA)                                                              \
+#define BINARY(NAME, FLAGS, PASSES, SAMPLES_, DOC, FORMULA)                                                              \
   {                                                                                                               \
     .name = #NAME, .signature = "value x, value y", .doc = DOC, .formula = FORMULA, .samples = SAMPLES_,          \
-    .flags = BP_OP_SEQUENTIAL | BP_OP_ELEMENTWISE, .passes = PASSES, .data = LOOP_OF(NAME),                       \
+    .flags = BP_OP_SEQUENTIAL | BP_OP_ELEMENTWISE | FLAGS, .passes = PASSES, .data = LOOP_OF(NAME),                       \
     .shape = bp_shape_broadcast, .forward = binary_forward, .backward = binary_backward                           \
   }
 #define COMPARISON(NAME, DOC)                                                                             \
@@ -54,17 +54,17 @@ static bp_status where_backward(bp_call *call) {
   }
 
 static const bp_op rows[] = {
-    BINARY(add, 3, SAMPLES, "The sum, element by element.", "z = x + y; dx = dz, dy = dz"),
-    BINARY(sub, 1, SAMPLES, "The difference, element by element.", "z = x - y; dx = dz, dy = -dz"),
-    BINARY(mul, 0, SAMPLES, "The product, element by element.", "z = x y; dx = dz y, dy = dz x"),
-    BINARY(div, 0, SAMPLES, "The quotient, element by element.", "z = x / y; dx = dz / y, dy = -dz z / y"),
-    BINARY(pow, 0, POSITIVE_SAMPLES,
+    BINARY(add, BP_OP_VALUES_UNREAD, 3, SAMPLES, "The sum, element by element.", "z = x + y; dx = dz, dy = dz"),
+    BINARY(sub, BP_OP_VALUES_UNREAD, 1, SAMPLES, "The difference, element by element.", "z = x - y; dx = dz, dy = -dz"),
+    BINARY(mul, 0, 0, SAMPLES, "The product, element by element.", "z = x y; dx = dz y, dy = dz x"),
+    BINARY(div, 0, 0, SAMPLES, "The quotient, element by element.", "z = x / y; dx = dz / y, dy = -dz z / y"),
+    BINARY(pow, 0, 0, POSITIVE_SAMPLES,
            "x to the power of y, element by element. A power of 0 has slope 0; 0 to a power of at least 0 has slope 0 "
            "in the exponent.",
            "z = x^y; dx = dz y x^(y - 1), dy = dz z log x"),
-    BINARY(minimum, 0, SAMPLES, "The smaller one, element by element; NaN if either is. A tie halves the cotangent.",
+    BINARY(minimum, 0, 0, SAMPLES, "The smaller one, element by element; NaN if either is. A tie halves the cotangent.",
            "z = min(x, y); dx = dz [x < y], dy = dz [y < x]"),
-    BINARY(maximum, 0, SAMPLES, "The larger one, element by element; NaN if either is. A tie halves the cotangent.",
+    BINARY(maximum, 0, 0, SAMPLES, "The larger one, element by element; NaN if either is. A tie halves the cotangent.",
            "z = max(x, y); dx = dz [x > y], dy = dz [y > x]"),
     COMPARISON(less, "1 where x < y, else 0; without a gradient."),
     COMPARISON(less_equal, "1 where x <= y, else 0; without a gradient."),

@@ -152,3 +152,7 @@ static const bp_op rows[] = {
 };
 
 FAMILY(fused);
+
+bool bp_is_softmax(const bp_op *op) {
+  return op->forward == softmax_forward;
+}

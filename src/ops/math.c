@@ -37,7 +37,7 @@ static bp_status clamp_shape(bp_call *call) {
 #define UNARY(NAME, SAMPLES, DOC, FORMULA) UNARY_WITH(#NAME, NAME, "value x", bp_shape_same, SAMPLES, DOC, FORMULA)
 
 static const bp_op rows[] = {
-    UNARY_WITH("unm", negative, "value x", bp_shape_same, ANYWHERE, "The negative.", "y = -x; dx = -dy"),
+    UNARY_WITH("neg", negative, "value x", bp_shape_same, ANYWHERE, "The negative.", "y = -x; dx = -dy"),
     UNARY(exp, ANYWHERE, "e to the power of x.", "y = e^x; dx = dy y"),
     UNARY(log, POSITIVE, "The natural logarithm; -inf at 0, NaN below.", "y = log x; dx = dy / x"),
     UNARY(log1p, POSITIVE, "log(1 + x), exact for small x.", "y = log(1 + x); dx = dy / (1 + x)"),
@@ -76,3 +76,7 @@ static const bp_op rows[] = {
 };
 
 FAMILY(math);
+
+bool bp_is_log(const bp_op *op) {
+  return op->forward == unary_forward && *(const size_t *)op->data == BP_LOOP(log);
+}

@@ -1,3 +1,4 @@
+/* What the rows share; see op.h. */
 #include "op.h"
 
 #include <stdarg.h>

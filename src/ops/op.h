@@ -39,6 +39,10 @@ extern const bp_family *const bp_families[];
 /* The row of `clone`, with which the tape makes strided vectors contiguous. */
 extern const bp_op *const bp_clone_row;
 
+/* For the patterns that the sweep recognises. */
+bool bp_is_log(const bp_op *op);
+bool bp_is_softmax(const bp_op *op);
+
 #define FAMILY(name) const bp_family bp_##name##_family = {"src/ops/" #name ".c", rows, sizeof rows / sizeof rows[0]}
 
 #endif

@@ -70,25 +70,25 @@ static bp_status argmin_forward(bp_call *call) {
   "{ {bp.vector{1.5, -0.5, 2}}, {bp.matrix{{1, 2, 4}, {-3, 0.5, 6}}}, {bp.matrix{{1, 2, 4}, {-3, 0.5, 6}}, 1}, " \
   "{bp.matrix{{1, 2, 4}, {-3, 0.5, 6}}, 2}, {0.5} }"
 
-#define REDUCTION(NAME, WHICH, SHAPE, DOC, FORMULA)                                                     \
+#define REDUCTION(NAME, WHICH, FLAGS, SHAPE, DOC, FORMULA)                                                     \
   {                                                                                                     \
     .name = NAME, .signature = "value x, axis axis?", .doc = DOC, .formula = FORMULA,                   \
-    .samples = SAMPLES, .flags = BP_OP_SEQUENTIAL, .data = REDUCTION_OF(WHICH), .shape = SHAPE,         \
+    .samples = SAMPLES, .flags = BP_OP_SEQUENTIAL | FLAGS, .data = REDUCTION_OF(WHICH), .shape = SHAPE,         \
     .forward = reduce_forward, .backward = reduce_backward                                              \
   }
 
 static const bp_op rows[] = {
-    REDUCTION("sum", BP_SUM, reduce_shape, "The sum; 0 of no elements.", "y = sum x; dx = dy"),
-    REDUCTION("mean", BP_MEAN, nonempty_shape, "The arithmetic mean of n elements.", "y = sum x / n; dx = dy / n"),
-    REDUCTION("max", BP_LARGEST, nonempty_shape,
+    REDUCTION("sum", BP_SUM, BP_OP_VALUES_UNREAD, reduce_shape, "The sum; 0 of no elements.", "y = sum x; dx = dy"),
+    REDUCTION("mean", BP_MEAN, BP_OP_VALUES_UNREAD, nonempty_shape, "The arithmetic mean of n elements.", "y = sum x / n; dx = dy / n"),
+    REDUCTION("max", BP_LARGEST, 0, nonempty_shape,
               "The largest element, NaN if there is one. Elements that tie share the cotangent evenly.",
               "y = max x; dx = dy [x = y] / ties"),
-    REDUCTION("min", BP_SMALLEST, nonempty_shape,
+    REDUCTION("min", BP_SMALLEST, 0, nonempty_shape,
               "The smallest element, NaN if there is one. Elements that tie share the cotangent evenly.",
               "y = min x; dx = dy [x = y] / ties"),
-    REDUCTION("prod", BP_PRODUCT, reduce_shape, "The product; 1 of no elements. Exact also where elements are 0.",
+    REDUCTION("prod", BP_PRODUCT, 0, reduce_shape, "The product; 1 of no elements. Exact also where elements are 0.",
               "y = prod x; dx_i = dy prod_{j != i} x_j"),
-    REDUCTION("logsumexp", BP_LOGSUMEXP, reduce_shape, "log(sum(e^x)), without overflow; -inf of no elements.",
+    REDUCTION("logsumexp", BP_LOGSUMEXP, 0, reduce_shape, "log(sum(e^x)), without overflow; -inf of no elements.",
               "y = log sum e^x; dx = dy e^(x - y)"),
     {.name = "norm",
      .signature = "value x",

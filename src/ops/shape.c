@@ -103,6 +103,19 @@ static bp_status element_forward(bp_call *call) {
   return BP_OK;
 }
 
+/* The element as a vector of one. */
+static bp_array element_part(const bp_call *call) {
+  const int64_t *at = call->attributes->integer;
+  bp_array part = bp_shape_vector(1, (bp_dtype)INPUT(0)->dtype);
+  part.data = bp_at(INPUT(0), (size_t)at[0], at[1] < 0 ? 0 : (size_t)at[1]);
+  return part;
+}
+
+static bp_status element_backward(bp_call *call) {
+  if (WANTED(0)) bp_contribute(call->cx, 1, COTANGENT, GRADIENT(0));
+  return BP_OK;
+}
+
 /* ---- concat, stack ----------------------------------------------------------------------------------------------- */
 
 static bp_status concat_shape(bp_call *call) {
@@ -301,18 +314,6 @@ static bp_status astype_backward(bp_call *call) {
   return BP_OK;
 }
 
-/* The cotangent of an element is added at its place: the destination is that element of the whole's cotangent. */
-static bp_status element_backward(bp_call *call) {
-  const int64_t *at = call->attributes->integer;
-  bp_gradient *d = GRADIENT(0);
-  if (!d->wanted) return BP_OK;
-  bp_count_addition(call->cx, d);
-  if (!d->accumulate) bp_zero_fill(call->cx, &d->to);
-  size_t i = (size_t)at[0], j = at[1] < 0 ? 0 : (size_t)at[1];
-  bp_store(&d->to, i, j, bp_load(&d->to, i, j) + bp_load(COTANGENT, 0, 0));
-  return BP_OK;
-}
-
 #define MATRIX "bp.matrix{{1, 2, 3}, {4, 5, 6}}"
 
 static const bp_op rows[] = {
@@ -321,7 +322,7 @@ static const bp_op rows[] = {
      .doc = "A copy with storage of its own.",
      .formula = "y = x; dx = dy",
      .samples = "{ {bp.vector{1, 2}}, {" MATRIX "} }",
-     .flags = BP_OP_SEQUENTIAL,
+     .flags = BP_OP_SEQUENTIAL | BP_OP_VALUES_UNREAD,
      .passes = 1,
      .shape = clone_shape,
      .forward = copy_forward,
@@ -331,7 +332,7 @@ static const bp_op rows[] = {
      .doc = "The same elements, row by row, as a vector of n or a matrix n x m. Shares memory where they are adjacent.",
      .formula = "Y = X; dX = dY",
      .samples = "{ {" MATRIX ", 6}, {" MATRIX ", 3, 2}, {bp.vector{1, 2, 3, 4}, 2, 2} }",
-     .flags = BP_OP_SEQUENTIAL,
+     .flags = BP_OP_SEQUENTIAL | BP_OP_VALUES_UNREAD,
      .shape = reshape_shape,
      .forward = reshape_forward,
      .backward = reshape_backward},
@@ -340,7 +341,7 @@ static const bp_op rows[] = {
      .doc = "The elements, row by row, as a vector. Shares memory where they are adjacent.",
      .formula = "y = X; dX = dy",
      .samples = "{ {" MATRIX "}, {bp.vector{1, 2}} }",
-     .flags = BP_OP_SEQUENTIAL,
+     .flags = BP_OP_SEQUENTIAL | BP_OP_VALUES_UNREAD,
      .shape = flatten_shape,
      .forward = reshape_forward,
      .backward = reshape_backward},
@@ -350,7 +351,7 @@ static const bp_op rows[] = {
             "memory. `to` may be `from` - 1: no elements.",
      .formula = "y = x[from..to]; dx[from..to] = dy",
      .samples = "{ {bp.vector{1, 2, 3, 4}, 2, 3}, {" MATRIX ", 2, 2} }",
-     .flags = BP_OP_SEQUENTIAL,
+     .flags = BP_OP_SEQUENTIAL | BP_OP_VALUES_UNREAD,
      .shape = slice_shape,
      .forward = copy_forward,
      .backward = summed_backward},
@@ -359,7 +360,7 @@ static const bp_op rows[] = {
      .doc = "Row i of a matrix as a vector. Shares memory.",
      .formula = "y = M_i; dM_i = dy",
      .samples = "{ {" MATRIX ", 2} }",
-     .flags = BP_OP_SEQUENTIAL,
+     .flags = BP_OP_SEQUENTIAL | BP_OP_VALUES_UNREAD,
      .shape = row_shape,
      .forward = copy_forward,
      .backward = summed_backward},
@@ -368,7 +369,7 @@ static const bp_op rows[] = {
      .doc = "Column j of a matrix as a vector. Shares memory.",
      .formula = "y = M_.j; dM_.j = dy",
      .samples = "{ {" MATRIX ", 3} }",
-     .flags = BP_OP_SEQUENTIAL,
+     .flags = BP_OP_SEQUENTIAL | BP_OP_VALUES_UNREAD,
      .shape = column_shape,
      .forward = copy_forward,
      .backward = summed_backward},
@@ -377,17 +378,18 @@ static const bp_op rows[] = {
      .doc = "Element i of a vector, or i, j of a matrix, as a number.",
      .formula = "y = x_i; dx_i = dy",
      .samples = "{ {bp.vector{1, 2, 3}, 2}, {" MATRIX ", 2, 3} }",
-     .flags = BP_OP_SEQUENTIAL,
+     .flags = BP_OP_SEQUENTIAL | BP_OP_VALUES_UNREAD,
      .shape = element_shape,
      .forward = element_forward,
-     .backward = element_backward},
+     .backward = element_backward,
+     .part = element_part},
     {.name = "concat",
      .signature = "values list, axis axis?",
      .doc = "Vectors end to end; matrices one below the other (axis 1, the default) or side by side (axis 2).",
      .formula = "Y = [X1; X2; ..]; dXk = its part of dY",
      .samples = "{ {{bp.vector{1, 2}, bp.vector{3}}}, {{" MATRIX ", bp.matrix{{7, 8, 9}}}}, "
                 "{{" MATRIX ", bp.matrix{{7}, {8}}}, 2} }",
-     .flags = BP_OP_SEQUENTIAL,
+     .flags = BP_OP_SEQUENTIAL | BP_OP_VALUES_UNREAD,
      .shape = concat_shape,
      .forward = concat_forward,
      .backward = concat_backward},
@@ -396,7 +398,7 @@ static const bp_op rows[] = {
      .doc = "Numbers to a vector, vectors to a matrix whose rows they are.",
      .formula = "Y_k = x_k; dx_k = dY_k",
      .samples = "{ {{1, 2, 3}}, {{bp.vector{1, 2}, bp.vector{3, 4}}} }",
-     .flags = BP_OP_SEQUENTIAL,
+     .flags = BP_OP_SEQUENTIAL | BP_OP_VALUES_UNREAD,
      .shape = stack_shape,
      .forward = stack_forward,
      .backward = stack_backward},
@@ -406,7 +408,7 @@ static const bp_op rows[] = {
             "come more than once.",
      .formula = "y_k = x[i_k]; dx[i] = sum over i_k = i of dy_k",
      .samples = "{ {bp.vector{1, 2, 3}, {3, 1, 3}}, {" MATRIX ", {2, 2, 1}} }",
-     .flags = BP_OP_SEQUENTIAL,
+     .flags = BP_OP_SEQUENTIAL | BP_OP_VALUES_UNREAD,
      .shape = gather_shape,
      .forward = gather_forward,
      .backward = gather_backward},
@@ -415,7 +417,7 @@ static const bp_op rows[] = {
      .doc = "A vector of n, or a matrix n x m, whose elements are all the number s.",
      .formula = "y_i = s; ds = sum dy",
      .samples = "{ {0.5, 3}, {0.5, 2, 2} }",
-     .flags = BP_OP_SEQUENTIAL,
+     .flags = BP_OP_SEQUENTIAL | BP_OP_VALUES_UNREAD,
      .shape = konst_shape,
      .forward = copy_forward,
      .backward = summed_backward},
@@ -424,7 +426,7 @@ static const bp_op rows[] = {
      .doc = "A copy as \"f64\" or \"f32\".",
      .formula = "y = x; dx = dy",
      .samples = "{ {bp.vector{1, 2}, \"f64\"}, {" MATRIX ", \"f64\"} }",
-     .flags = BP_OP_SEQUENTIAL,
+     .flags = BP_OP_SEQUENTIAL | BP_OP_VALUES_UNREAD,
      .shape = astype_shape,
      .forward = astype_forward,
      .backward = astype_backward},

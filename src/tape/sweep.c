@@ -128,20 +128,19 @@ static bp_array window_of(const bp_array *root, const bp_array *view, const bp_a
 }
 
 /* The first window opens the root's gradient; one that goes on where the last ended extends what is written. */
-static bp_status view_destination(bp_tape *tape, bp_index index, bp_gradient *d) {
-  const bp_node *node = &tape->nodes[index];
-  bp_slot *slot = &tape->slots[node->root];
+static bp_status window_destination(bp_tape *tape, bp_index root, const bp_array *view, bp_gradient *d) {
+  bp_slot *slot = &tape->slots[root];
   bool first = slot->state == BP_SLOT_EMPTY;
   if (first) {
-    bp_status status = provide(tape, node->root);
+    bp_status status = provide(tape, root);
     if (status != BP_OK) return status;
     slot->state = BP_SLOT_PARTIAL;
     slot->from = slot->to = 0;
   } else if (slot->state == BP_SLOT_SHARED) {
-    bp_status status = own(tape, node->root);
+    bp_status status = own(tape, root);
     if (status != BP_OK) return status;
   }
-  d->to = window_of(&tape->nodes[node->root].value, &node->value, &slot->gradient);
+  d->to = window_of(&tape->nodes[root].value, view, &slot->gradient);
   d->accumulate = true;
   if (slot->state == BP_SLOT_OWNED) return BP_OK;
   size_t size = bp_element_size((bp_dtype)d->to.dtype);
@@ -165,9 +164,10 @@ static bp_status destination(bp_tape *tape, bp_index index, bp_gradient *d) {
   bp_slot *slot = &tape->slots[index];
   bp_status status = BP_OK;
   d->factors = NULL;
-  if (tape->nodes[index].root != index) return view_destination(tape, index, d);
+  const bp_node *node = &tape->nodes[index];
+  if (node->root != index) return window_destination(tape, node->root, &node->value, d);
   d->accumulate = slot->state != BP_SLOT_EMPTY;
-  if (tape->nodes[index].value.rank == 0) {
+  if (node->value.rank == 0) {
     d->to = bp_number_at(&slot->number);
     slot->state = BP_SLOT_OWNED;
     return BP_OK;
@@ -200,10 +200,8 @@ bp_status bp_sweep_seed(bp_tape *tape, bp_index index, const bp_array *cotangent
   if (status != BP_OK) return status;
   if (cotangent == NULL)
     bp_contribute_number(tape->cx, 1, &d);
-  else if (cotangent->rank == 0 || cotangent->dtype == d.to.dtype)
-    bp_contribute(tape->cx, 1, cotangent, &d);
   else
-    bp_contribute_converted(tape->cx, cotangent, &d);
+    bp_contribute(tape->cx, 1, cotangent, &d);
   return BP_OK;
 }
 
@@ -291,7 +289,10 @@ static bp_status prepare(bp_tape *tape, bp_call *call, const bp_index *inputs, b
   for (size_t k = 0; k < last && status == BP_OK; k++) {
     bp_gradient *d = &call->gradient[k];
     if (!d->wanted) continue;
-    if (takes_factors(tape, op, inputs[k]))
+    if (op->part != NULL) {
+      bp_array part = op->part(call);
+      status = window_destination(tape, tape->nodes[inputs[k]].root, &part, d);
+    } else if (takes_factors(tape, op, inputs[k]))
       d->factors = &factors[k];
     else if (k + 1 == last && (op->flags & BP_OP_ELEMENTWISE) != 0 && hand_down(tape, &tape->slots[first], inputs[k], d))
       continue;
@@ -319,10 +320,32 @@ static bp_status check_versions(bp_tape *tape, bp_index first, size_t result_cou
                                 size_t input_count) {
   const bp_op *op = tape->nodes[first].op;
   bp_status status = BP_OK;
+  if ((op->flags & BP_OP_VALUES_UNREAD) != 0) return BP_OK;
   for (size_t k = 0; k < result_count && status == BP_OK; k++) status = bp_node_check(tape, first + (bp_index)k, op);
   for (size_t k = 0; k < input_count && status == BP_OK; k++) status = bp_node_check(tape, inputs[k], op);
   return status;
 }
+
+/* ---- patterns ---------------------------------------------------------------------------------------------------- */
+
+/* The logarithm of a softmax that nothing else uses: g - sum(g) p is the adjoint of both together, finite also where the
+ * softmax has underflowed to 0 and the logarithm's own slope is infinite. */
+static bool is_log_of_softmax(const bp_tape *tape, const bp_call *call, const bp_index *inputs) {
+  const bp_node *inner = &tape->nodes[inputs[0]];
+  return bp_is_log(call->op) && inner->op != NULL && bp_is_softmax(inner->op) && inner->uses == 1 &&
+         inner->root == inputs[0] && tape->slots[inputs[0]].state == BP_SLOT_EMPTY;
+}
+
+static bp_status run_log_of_softmax(bp_tape *tape, bp_call *call, const bp_index *inputs) {
+  bp_index x = bp_node_inputs(tape, &tape->nodes[inputs[0]])[0];
+  bp_gradient d;
+  bp_status status = bp_node_check(tape, x, call->op);
+  if (status == BP_OK) status = destination(tape, x, &d);
+  if (status == BP_OK) bp_log_softmax_adjoint(tape->cx, call->cotangent, call->result, &d);
+  return status;
+}
+
+/* ---- a whole call ------------------------------------------------------------------------------------------------ */
 
 /* The backward rule of a row. */
 static bp_status run_row(bp_tape *tape, bp_call *call, const bp_index *inputs, bp_index first) {
@@ -347,6 +370,7 @@ static bp_status run_row(bp_tape *tape, bp_call *call, const bp_index *inputs, b
   call->gradient = tape->gradients;
   call->result = results;
   call->cotangent = cotangents;
+  if (call->input_count == 1 && is_log_of_softmax(tape, call, inputs)) return run_log_of_softmax(tape, call, inputs);
   if (call->op->passes != 0) pass_on(tape, call, inputs);
   bp_status status = prepare(tape, call, inputs, first, factors);
   if (status == BP_OK) status = call->op->backward(call);

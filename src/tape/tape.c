@@ -1,3 +1,4 @@
+/* Recording; see tape.h. Room is made before anything is added, so that a node is recorded whole or not at all. */
 #include "tape.h"
 
 #include <string.h>
@@ -71,6 +72,7 @@ static bp_index add_node(bp_tape *tape, bp_node_kind kind, const bp_operand *val
   node->input_count = 0;
   node->version = value->array.buffer == NULL ? 0 : value->array.buffer->version;
   node->attributes = 0;
+  node->uses = 0;
   node->root = index;
   node->kind = (uint8_t)kind;
   node->needs = kind != BP_NODE_CONSTANT;
@@ -141,8 +143,10 @@ static const bp_index *operand_nodes(bp_tape *tape, const bp_operand *operands, 
     nodes = &tape->inputs[tape->inputs_count];
     tape->inputs_count += count;
   }
-  for (size_t k = 0; k < count; k++)
+  for (size_t k = 0; k < count; k++) {
     nodes[k] = operands[k].node != BP_NONE ? operands[k].node : add_node(tape, BP_NODE_CONSTANT, &operands[k]);
+    tape->nodes[nodes[k]].uses++;
+  }
   return nodes;
 }
 

@@ -24,6 +24,7 @@ typedef struct bp_node {
   double number;
   bp_index input[3];   /* or, of more inputs, input[0] is the place in the tape's list of inputs */
   uint32_t input_count;
+  uint32_t uses;       /* as an input */
   uint32_t version;    /* of the value's storage when it was recorded */
   uint32_t attributes; /* the place in the tape's list plus 1; 0 if there are none */
   bp_index root;       /* of a view the array that it is a part of; otherwise itself */
@@ -142,7 +143,7 @@ static inline const bp_index *bp_node_inputs(const bp_tape *tape, const bp_node 
 
 /* Begins a sweep: all slots empty. */
 bp_status bp_sweep_begin(bp_tape *tape);
-/* Adds a cotangent (of the node's shape; its dtype may differ) to a node's slot; NULL means ones. */
+/* Adds a cotangent, of the node's shape and dtype, to a node's slot; NULL means ones. */
 bp_status bp_sweep_seed(bp_tape *tape, bp_index index, const bp_array *cotangent);
 void bp_sweep_seed_object(bp_tape *tape, bp_index index);
 /* Runs every backward rule that a cotangent reaches, last node first. `host` is handed to the rules. */

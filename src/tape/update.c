@@ -9,6 +9,13 @@ static bool is_parameter(const bp_tape *tape, const bp_buffer *buffer) {
   return false;
 }
 
+/* One array at two paths is one parameter: it decays once. */
+static bool is_repeated(const bp_tape *tape, bp_index leaf) {
+  for (bp_index k = 0; k < leaf; k++)
+    if (tape->nodes[k].value.data == tape->nodes[leaf].value.data) return true;
+  return false;
+}
+
 bp_status bp_update_prepare(bp_tape *tape) {
   for (bp_index leaf = 0; leaf < tape->leaf_count; leaf++) {
     bp_slot *slot = &tape->slots[leaf];
@@ -32,6 +39,7 @@ void bp_update_leaf(bp_tape *tape, bp_index leaf, double decay, double rate, dou
     *number = decay * tape->nodes[leaf].number - (slot->state == BP_SLOT_EMPTY ? 0 : rate * slot->number);
     return;
   }
+  if (decay != 1 && is_repeated(tape, leaf)) decay = 1;
   bp_sweep_complete(tape, leaf);
   if (slot->state != BP_SLOT_EMPTY) {
     bp_axpby(cx, -rate, &slot->gradient, decay, value);
