@@ -65,6 +65,7 @@ end
 
 --- Gives back every array of a structure now; a later use of one raises.
 function functions.release(x)
+  if x == nil then raise("bp.release: expected a structure of arrays, got nothing") end
   tree.visit(x, function(leaf)
     local sort = kind(leaf)
     if sort == "number" or sort == nil or sort == "released" then return end

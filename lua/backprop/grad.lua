@@ -24,7 +24,7 @@ local function track(tape, x, name, into)
   local function leaf(value, target)
     count = count + 1
     if kind(value) == nil then return tape:object(value) end
-    return tape:leaf(value, target)
+    return tape:leaf(value, target, name)
   end
   if into == nil then return tree.map(name, leaf, x), count end
   return tree.map(name .. ": into", function(value, target)
@@ -115,6 +115,11 @@ local function read_options(options, name)
     into = {into}
   elseif type(into) ~= "table" then
     raise("%s: into: expected one structure for each of wrt", name)
+  end
+  if #wrt > 1 and options.into ~= nil then
+    for k = 1, #wrt do
+      if into[k] == nil then raise("%s: into: expected %d structures, one for each of wrt", name, #wrt) end
+    end
   end
   return {wrt = table.move(wrt, 1, #wrt, 1, {}), into = into, check_finite = options.check_finite}
 end

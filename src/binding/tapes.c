@@ -93,30 +93,31 @@ static int collect_tape(lua_State *L) {
 
 /* ---- recording --------------------------------------------------------------------------------------------------- */
 
-/* tape:leaf(x [, into]): x tracked. */
+/* tape:leaf(x [, into [, name]]): x tracked; errors bear the name. */
 static int leaf(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_box *box = open_box(L, s);
   bp_operand value;
   bp_box *other = NULL;
+  const char *name = luaL_optstring(L, 4, "bp.grad");
   bp_index index;
   bp_variable *tracked = bp_variable_at(L, s, 2);
   if (tracked != NULL)
-    return bp_raise(L, s, "bp.grad: an argument is tracked by another call (a gradient inside a gradient is not "
-                          "supported: pass plain values, with bp.value)");
-  if (!bp_read_operand(L, s, 2, "bp.grad", &value, &other))
-    return bp_raise(L, s, "bp.grad: expected a number, vector or matrix, got %s", bp_type_of(L, s, 2));
+    return bp_raise(L, s, "%s: an argument is tracked by another call (a gradient inside a gradient is not "
+                          "supported: pass plain values, with bp.value)", name);
+  if (!bp_read_operand(L, s, 2, name, &value, &other))
+    return bp_raise(L, s, "%s: expected a number, vector or matrix, got %s", name, bp_type_of(L, s, 2));
   const bp_array *into = NULL;
   if (!lua_isnoneornil(L, 3)) {
-    bp_handle *target = bp_check_writable(L, s, 3, "bp.grad: into");
+    bp_handle *target = bp_check_writable(L, s, 3, lua_pushfstring(L, "%s: into", name));
     into = &target->array;
     if (!bp_same_shape(into, &value.array) || into->dtype != value.array.dtype)
-      return bp_raise(L, s, "bp.grad: into: expected %s %s, got %s %s", bp_describe(&value.array).text,
+      return bp_raise(L, s, "%s: into: expected %s %s, got %s %s", name, bp_describe(&value.array).text,
                       bp_dtype_name(value.array.dtype), bp_describe(into).text, bp_dtype_name(into->dtype));
-    if (!bp_is_contiguous(into)) return bp_raise(L, s, "bp.grad: into: a column cannot receive a gradient");
+    if (!bp_is_contiguous(into)) return bp_raise(L, s, "%s: into: a column cannot receive a gradient", name);
     for (size_t k = 0; k < box->tape.into_count; k++)
       if (bp_overlap(into, &box->tape.into[k]))
-        return bp_raise(L, s, "bp.grad: into: two gradients would go to the same array");
+        return bp_raise(L, s, "%s: into: two gradients would go to the same array", name);
   }
   BP_TRY(L, s, bp_tape_leaf(&box->tape, &value, into, &index));
   bp_push_variable(L, s, box, index);

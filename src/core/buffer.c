@@ -1,5 +1,5 @@
 /* Buffers and their pool; see buffer.h. A buffer is either referenced, and counted in bytes_live, or in the list of its
- * size class, and counted in bytes_pooled. */
+ * size size_class, and counted in bytes_pooled. */
 #include "buffer.h"
 
 #include "context.h"
@@ -20,17 +20,17 @@ static void give_back(bp_context *cx, bp_buffer *buffer) {
   bp_resize(cx, buffer->block, buffer->block_size, 0);
 }
 
-static void drop_class(bp_context *cx, size_t class) {
-  while (cx->pool.freed[class] != NULL) {
-    bp_buffer *buffer = cx->pool.freed[class];
-    cx->pool.freed[class] = buffer->next;
+static void drop_class(bp_context *cx, size_t size_class) {
+  while (cx->pool.freed[size_class] != NULL) {
+    bp_buffer *buffer = cx->pool.freed[size_class];
+    cx->pool.freed[size_class] = buffer->next;
     cx->stats.bytes_pooled -= buffer->capacity;
     give_back(cx, buffer);
   }
 }
 
 void bp_pool_drop(bp_context *cx) {
-  for (size_t class = 0; class < BP_SIZE_CLASSES; class++) drop_class(cx, class);
+  for (size_t size_class = 0; size_class < BP_SIZE_CLASSES; size_class++) drop_class(cx, size_class);
 }
 
 /* A pool that missed holds sizes that are no longer asked for. All that the state holds stays within twice the most
@@ -38,9 +38,9 @@ void bp_pool_drop(bp_context *cx) {
 static void trim(bp_context *cx, size_t capacity) {
   const size_t slack = (size_t)16 << 20;
   size_t limit = 2 * cx->pool.peak_live + slack;
-  for (size_t class = BP_SIZE_CLASSES; class-- > 0;) {
+  for (size_t size_class = BP_SIZE_CLASSES; size_class-- > 0;) {
     if (cx->stats.bytes_live + cx->stats.bytes_pooled + capacity <= limit) return;
-    drop_class(cx, class);
+    drop_class(cx, size_class);
   }
 }
 
@@ -59,10 +59,10 @@ static bp_buffer *allocate(bp_context *cx, size_t capacity) {
 
 bp_buffer *bp_buffer_new(bp_context *cx, size_t bytes) {
   size_t capacity;
-  size_t class = class_of(bytes, &capacity);
-  bp_buffer *buffer = cx->pool.freed[class];
+  size_t size_class = class_of(bytes, &capacity);
+  bp_buffer *buffer = cx->pool.freed[size_class];
   if (buffer != NULL) {
-    cx->pool.freed[class] = buffer->next;
+    cx->pool.freed[size_class] = buffer->next;
     cx->stats.bytes_pooled -= capacity;
   } else {
     trim(cx, capacity);
@@ -85,8 +85,8 @@ void bp_buffer_release(bp_context *cx, bp_buffer *buffer) {
     return;
   }
   size_t capacity;
-  size_t class = class_of(buffer->capacity, &capacity);
-  buffer->next = cx->pool.freed[class];
-  cx->pool.freed[class] = buffer;
+  size_t size_class = class_of(buffer->capacity, &capacity);
+  buffer->next = cx->pool.freed[size_class];
+  cx->pool.freed[size_class] = buffer;
   cx->stats.bytes_pooled += capacity;
 }
