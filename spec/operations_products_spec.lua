@@ -34,8 +34,10 @@ local function agrees(f, x, y, expected, tolerance)
     assert.same({ x:dtype(), y:dtype() }, { gx:dtype(), gy:dtype() })
   end
   close(value, f(x, y), tolerance)
+  help.poison{ x, y }
   local _, first <close> = bp.vjp(function(a) return f(a, y) end, x)
   close(dx, first(cotangent), tolerance)
+  help.poison{ x, y }
   local _, second <close> = bp.vjp(function(b) return f(x, b) end, y)
   close(dy, second(cotangent), tolerance)
 end

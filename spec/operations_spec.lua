@@ -71,6 +71,7 @@ local function promises(sample, tolerance)
   local function pulled(cotangent)
     local value, pullback <close> = bp.vjp(f, x)
     same(y, value, "value of the tracked call")
+    help.poison{ x, y }
     return (pullback(cotangent))
   end
   local gradient = pulled(first)
@@ -123,6 +124,7 @@ local function promises(sample, tolerance)
       end
       local value, pullback <close> = bp.vjp(part, tracked)
       same(y, value)
+      help.poison{ x, y }
       close(wanted, (pullback(first)), tolerance)
     end
   end)
@@ -148,6 +150,7 @@ local function promises(sample, tolerance)
     local others = help.random_like(x, 4)
     local _, pullback <close> = bp.vjp(thrice, x)
     local expected = help.combine(1, help.combine(1, gradient, 1, pulled(second)), 2, others)
+    help.poison{ x, x, y }
     close(expected, (pullback{ first, second, others }), tolerance * 10)
 
     -- f(x) + f(x), and with the gradient received in arrays full of NaN

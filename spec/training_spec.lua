@@ -229,7 +229,9 @@ local networks = {
     return bp.sum(bp.matmul(p.a, bp.tanh(bp.matmul(p.b, x) + p.c)) ^ 2)
   end, x4 },
   { "a factor that is a row of a parameter", function() return { w = weights(32, 3, 3), e = weights(33, 5, 3) } end,
-    function(p) return bp.sum(bp.matmul(p.w, p.e[2]) ^ 2) + bp.sum(bp.linear(bp.slice(p.e, 2, 4), p.w, p.e[1]) ^ 2) end },
+    function(p)
+      return bp.sum(bp.matmul(p.w, p.e[2]) ^ 2) + bp.sum(bp.linear(bp.slice(p.e, 2, 4), p.w, p.e[1]) ^ 2)
+    end },
   { "a factor that is a parameter's plain value", function() return { w = weights(34, 3, 3), v = weights(35, 3) } end,
     function(p) return bp.sum(bp.matmul(p.w, bp.constant(p.v)) ^ 2) + bp.norm(p.v) + bp.sum(bp.value(p.w) * p.w) end },
   { "a shared sub-table", function()

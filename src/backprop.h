@@ -75,11 +75,11 @@ typedef struct bp_call {
   const bp_op *op;
   size_t input_count, result_count;
   bp_array *input;
-  bp_array *result;           /* shaped by `shape`, filled by `forward` */
-  const bp_array *cotangent;  /* one a result; data is NULL where none arrived */
-  bp_gradient *gradient;      /* one an input */
+  bp_array *result;          /* shaped by `shape`, filled by `forward` */
+  const bp_array *cotangent; /* one a result; data is NULL where none arrived */
+  bp_gradient *gradient;     /* one an input */
   bp_attributes *attributes;
-  void *host;                 /* the lua_State that runs the call */
+  void *host; /* the lua_State that runs the call */
 } bp_call;
 
 enum {

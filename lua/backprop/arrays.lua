@@ -147,7 +147,9 @@ end)
 
 -- Methods -----------------------------------------------------------------------------------------------------------
 
-for _, name in ipairs {"argmax", "argmin", "rows", "linear", "clamp", "leaky_relu", "elu"} do methods[name] = functions[name] end
+for _, name in ipairs {"argmax", "argmin", "rows", "linear", "clamp", "leaky_relu", "elu"} do
+  methods[name] = functions[name]
+end
 
 --- A list of numbers, or of lists of them; of tracked numbers where the array is tracked.
 function methods.totable(x)

@@ -22,7 +22,9 @@ local FEW = 64 -- so many components are all looked at
 -- Every element of every number and array, as {get, set, path}. The arguments are copies, to be changed.
 local function elements_of(arguments)
   local elements = {}
-  local function add(path, get, set, dtype) elements[#elements + 1] = {path = path, get = get, set = set, dtype = dtype} end
+  local function add(path, get, set, dtype)
+    elements[#elements + 1] = {path = path, get = get, set = set, dtype = dtype}
+  end
   local function visit(holder, key, path)
     local x = holder[key]
     local sort = kind(x)
@@ -125,9 +127,8 @@ end
 local function is_finite(x) return x == x and x ~= math.huge and x ~= -math.huge end
 
 local function describe_direction(elements, direction)
-  local k, another = next(direction), nil
-  another = next(direction, k)
-  if another then return ("a direction over %d components"):format(#elements) end
+  local k = next(direction)
+  if next(direction, k) then return ("a direction over %d components"):format(#elements) end
   return elements[k].path
 end
 

@@ -129,9 +129,10 @@ end
 -- The arguments with those of `wrt` tracked.
 local function track_arguments(tape, name, options, arguments)
   for k, position in ipairs(options.wrt) do
-    local x, count = arguments[position], nil
+    local x = arguments[position]
     if position > arguments.n or x == nil then raise("%s: argument %d is missing", name, position) end
-    arguments[position], count = track(tape, x, name, options.into[k])
+    local copy, count = track(tape, x, name, options.into[k])
+    arguments[position] = copy
     if count == 0 then
       raise("%s: argument %d holds no number or array to differentiate: %s", name, position, tree.describe(x))
     end
@@ -168,7 +169,7 @@ end
 
 -- What `finish(tape, value, ...)` makes of a recorded call of f; the tape ends with it.
 local function record(name, f, options, arguments, finish)
-  local checking <close> = options.check_finite ~= nil and finite_check(options.check_finite) or nil -- luacheck: ignore
+  local _ <close> = options.check_finite ~= nil and finite_check(options.check_finite) or nil
   local tape <close> = core.tape()
   local copies = track_arguments(tape, name, options, table.move(arguments, 1, arguments.n, 1, {n = arguments.n}))
   return finish(tape, f(table.unpack(copies, 1, copies.n)))
@@ -300,7 +301,7 @@ function grad.vjp(f, ...)
   check_function(f, "bp.vjp")
   local arguments = table.pack(...)
   local tape = core.tape(true)
-  local guard <close> = setmetatable({}, {__close = function(_, err) if err ~= nil then tape:close() end end})
+  local _ <close> = setmetatable({}, {__close = function(_, err) if err ~= nil then tape:close() end end})
   local copies = {}
   for position = 1, arguments.n do copies[position] = track(tape, arguments[position], "bp.vjp") end
   local results = table.pack(f(table.unpack(copies, 1, arguments.n)))

@@ -16,7 +16,6 @@ local hints = {
   {op = "log", of = "sum", use = "bp.logsumexp, if this is the logarithm of a sum of exponentials"},
   {op = "add", of = "matmul", use = "bp.linear"},
   {op = "sum", of = "mul", use = "bp.dot, of vectors"},
-  {op = "square", of = "sub", use = nil},
   {op = "dot", of = "log", use = "bp.softmax_cross_entropy, if this is a cross entropy"},
   {op = "dot", of = "log_softmax", use = "bp.softmax_cross_entropy"},
 }
@@ -73,7 +72,7 @@ function profile.profile(f, ...)
   if not tree.callable(f) then core.raise("bp.profile: expected a function, got %s", tree.describe(f)) end
   local run = grad.traced(f)
   run(...) -- once to warm the pool up
-  local stop <close> = setmetatable({}, {__close = function() core.timing(false) end})
+  local _ <close> = setmetatable({}, {__close = function() core.timing(false) end})
   core.timing(true)
   local trace = run(...)
   local rows = setmetatable(summarise(trace), Report)

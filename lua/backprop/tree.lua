@@ -235,7 +235,7 @@ end
 
 -- What stands at one place in several structures, as one leaf.
 local BUNDLE = {}
-known[BUNDLE] = {sort = "leaf"}
+known[BUNDLE] = {sort = "leaf", name = "leaf"}
 
 local function bundle(leaf) return setmetatable({leaf}, BUNDLE) end
 
@@ -246,13 +246,13 @@ local function add_to_bundle(leaves, leaf)
 end
 
 --- A structure like x with every leaf replaced by f(leaf, leaf of the 2nd, ...). The others must be structured as x is.
-function tree.map(name, f, x, y, ...)
-  if select("#", ...) > 0 then
-    y = tree.map(name, bundle, y)
-    for i = 1, select("#", ...) do y = zip({name = name}, add_to_bundle, nil, y, (select(i, ...))) end
-    return zip({name = name}, function(leaf, leaves) return f(leaf, table.unpack(leaves)) end, nil, x, y)
-  elseif y ~= nil then
-    return zip({name = name}, f, nil, x, y)
+function tree.map(name, f, x, ...)
+  local others = select("#", ...)
+  if others == 1 then return zip({name = name}, f, nil, x, (...)) end
+  if others > 1 then
+    local bundles = tree.map(name, bundle, (...))
+    for i = 2, others do bundles = zip({name = name}, add_to_bundle, nil, bundles, (select(i, ...))) end
+    return zip({name = name}, function(leaf, leaves) return f(leaf, table.unpack(leaves)) end, nil, x, bundles)
   end
   local sort = classify(x)
   if sort == "leaf" then return f(x) end

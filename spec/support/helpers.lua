@@ -232,6 +232,21 @@ function help.window(x)
   return window, large
 end
 
+-- Gives arrays of NaN of the shapes in x back to the pool, so that whoever gets their memory next and does not write it
+-- shows NaN, not what happened to be right there.
+function help.poison(x)
+  local poison = {}
+  help.map(function(leaf)
+    for _ = 1, 4 do
+      if is_array(leaf) then
+        local rows, cols = leaf:shape()
+        poison[#poison + 1] = cols and bp.full(help.nan, rows, cols, leaf:dtype()) or bp.full(help.nan, rows, leaf:dtype())
+      end
+    end
+  end, x)
+  bp.release(poison)
+end
+
 -- The bytes of all arrays that can still be reached.
 function help.live()
   collectgarbage()

@@ -122,7 +122,8 @@ reference.reductions = {
   max = { f = largest, d = function(list) return shares(list, 1) end },
   min = { f = function(list) return -largest(each(list, function(x) return -x end)) end,
     d = function(list) return shares(list, -1) end },
-  prod = { f = function(list) return product(list) end, d = function(list) return each(list, function(_, i) return product(list, i) end) end },
+  prod = { f = function(list) return product(list) end,
+    d = function(list) return each(list, function(_, i) return product(list, i) end) end },
   logsumexp = { f = logsumexp,
     d = function(list) return each(list, function(x) return exp(x - logsumexp(list)) end) end },
 }

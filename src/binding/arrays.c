@@ -48,7 +48,8 @@ static int eye(lua_State *L) {
   bp_state *s = bp_state_of(L);
   size_t n = bp_check_size(L, s, 1, "bp.eye");
   bp_dtype dtype = bp_check_dtype(L, s, 2, "bp.eye");
-  if (n != 0 && n > BP_MAX_ELEMENTS / n) bp_raise(L, s, "bp.eye: %d x %d elements are more than 2^31 - 1", (int)n, (int)n);
+  if (n != 0 && n > BP_MAX_ELEMENTS / n)
+    bp_raise(L, s, "bp.eye: %d x %d elements are more than 2^31 - 1", (int)n, (int)n);
   bp_handle *handle = bp_push_new(L, s, bp_shape_matrix(n, n, dtype));
   bp_fill(&s->cx, &handle->array, 0);
   for (size_t i = 0; i < n; i++) bp_store(&handle->array, i, i, 1);
@@ -383,12 +384,12 @@ static int release(lua_State *L) {
 }
 
 void bp_open_arrays(lua_State *L, bp_state *s) {
-  static const luaL_Reg functions[] = {{"zeros", zeros},       {"ones", ones},     {"full", full},
-                                       {"eye", eye},           {"vector", vector}, {"matrix", matrix},
+  static const luaL_Reg functions[] = {{"zeros", zeros},       {"ones", ones},       {"full", full},
+                                       {"eye", eye},           {"vector", vector},   {"matrix", matrix},
                                        {"linspace", linspace}, {"release", release}, {NULL, NULL}};
   static const luaL_Reg metamethods[] = {{"__index", array_index}, {"__newindex", array_newindex},
                                          {"__len", length},        {"__tostring", array_tostring},
-                                         {"__eq", bp_equal},    {"__gc", collect},
+                                         {"__eq", bp_equal},       {"__gc", collect},
                                          {"__close", release},     {NULL, NULL}};
   static const luaL_Reg methods[] = {
       {"shape", shape}, {"dtype", dtype}, {"get", get}, {"plain_totable", totable}, {NULL, NULL}};

@@ -73,11 +73,11 @@ const char *bp_type_of(lua_State *L, bp_state *s, int index);
 void bp_make_room(lua_State *L, bp_state *s);
 
 /* Runs an expression that gives a bp_status, once more after making room, and raises what is left. */
-#define BP_TRY(L, s, expression)                                     \
-  do {                                                               \
-    bp_status status_ = (expression);                                \
+#define BP_TRY(L, s, expression)                                         \
+  do {                                                                   \
+    bp_status status_ = (expression);                                    \
     if (status_ == BP_NOMEM) bp_make_room(L, s), status_ = (expression); \
-    if (status_ != BP_OK) bp_raise_status(L, s, status_);            \
+    if (status_ != BP_OK) bp_raise_status(L, s, status_);                \
   } while (0)
 
 /* ---- handles.c ---- */

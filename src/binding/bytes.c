@@ -54,8 +54,7 @@ static int from_bytes(lua_State *L) {
   if (cols != 0 && rows > BP_MAX_ELEMENTS / cols) bp_raise(L, s, "bp.data.idx: too many elements");
   if (size == 0 || offset < 0 || (size_t)offset > length || (length - (size_t)offset) / size < rows * cols)
     bp_raise(L, s, "bp.data.idx: %d bytes do not hold %dx%d elements", (int)length, (int)rows, (int)cols);
-  bp_handle *handle =
-      bp_push_new(L, s, matrix ? bp_shape_matrix(rows, cols, dtype) : bp_shape_vector(rows, dtype));
+  bp_handle *handle = bp_push_new(L, s, matrix ? bp_shape_matrix(rows, cols, dtype) : bp_shape_vector(rows, dtype));
   const unsigned char *bytes = (const unsigned char *)data + offset;
   for (size_t i = 0; i < rows; i++)
     for (size_t j = 0; j < cols; j++, bytes += size) bp_store(&handle->array, i, j, element(code, bytes));

@@ -160,7 +160,11 @@ static int operation(lua_State *L) {
     return bp_raise(L, s, "bp.op: name: expected a string of less than %d bytes", (int)sizeof row->name);
   row = lua_newuserdatauv(L, sizeof *row, 0);
   memcpy(row->name, name, strlen(name) + 1);
-  row->op = (bp_op){.name = row->name, .signature = "", .flags = BP_OP_GIVES, .shape = never, .forward = never,
+  row->op = (bp_op){.name = row->name,
+                    .signature = "",
+                    .flags = BP_OP_GIVES,
+                    .shape = never,
+                    .forward = never,
                     .backward = custom_backward};
   return 1;
 }
@@ -202,8 +206,9 @@ static int record(lua_State *L) {
   lua_rawseti(L, -2, place);
   bp_attributes attributes = {.integer = {place}};
   bp_index first = 0;
-  BP_TRY(L, s, bp_tape_record(tape, &row->op, operands, inputs, &attributes, operands + inputs, objects + inputs, results,
-                              &first));
+  BP_TRY(L, s,
+         bp_tape_record(tape, &row->op, operands, inputs, &attributes, operands + inputs, objects + inputs, results,
+                        &first));
   if (s->tracing) bp_trace(L, s, box, first);
   tape->nodes[first].forward = (float)(luaL_optnumber(L, 5, 0) * 1e9);
   lua_createtable(L, (int)results, 0);

@@ -27,7 +27,8 @@ bp_handle *bp_check_array(lua_State *L, bp_state *s, int index, const char *name
   bp_handle *handle = bp_handle_at(L, s, index);
   if (handle == NULL) {
     const char *hint = bp_variable_at(L, s, index) != NULL ? "; bp.value gives a tracked array's values" : "";
-    bp_raise(L, s, "%s: argument %d: expected a vector or matrix, got %s%s", name, index, bp_type_of(L, s, index), hint);
+    bp_raise(L, s, "%s: argument %d: expected a vector or matrix, got %s%s", name, index, bp_type_of(L, s, index),
+             hint);
   }
   check_usable(L, s, handle, name);
   return handle;
@@ -109,8 +110,10 @@ bool bp_read_operand(lua_State *L, bp_state *s, int index, const char *name, bp_
   if (variable != NULL) {
     bool live = variable->generation == variable->box->tape.generation;
     if (live && *box != NULL && *box != variable->box)
-      bp_raise(L, s, "%s: the operands are tracked by two different calls, one inside another (that is not "
-                     "supported: pass the inner call plain values, with bp.value)", name);
+      bp_raise(L, s,
+               "%s: the operands are tracked by two different calls, one inside another (that is not "
+               "supported: pass the inner call plain values, with bp.value)",
+               name);
     bp_box *found = bp_check_variable(L, s, variable, name);
     *box = found;
     const bp_node *node = &found->tape.nodes[variable->node];

@@ -24,7 +24,8 @@ static bp_array without_overlap(lua_State *L, bp_state *s, const bp_array *sourc
 /* y = y + a x; the arrays have been checked for one shape. */
 static int axpy(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  if (lua_type(L, 1) != LUA_TNUMBER) bp_raise(L, s, "bp.axpy: argument 1: expected a number, got %s", bp_type_of(L, s, 1));
+  if (lua_type(L, 1) != LUA_TNUMBER)
+    bp_raise(L, s, "bp.axpy: argument 1: expected a number, got %s", bp_type_of(L, s, 1));
   const bp_handle *x = bp_check_array(L, s, 2, "bp.axpy");
   bp_handle *y = bp_check_writable(L, s, 3, "bp.axpy");
   check_like(L, s, &x->array, &y->array, "bp.axpy");

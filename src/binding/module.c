@@ -60,8 +60,8 @@ static void api_touch(const bp_array *array) {
   if (array->buffer != NULL) array->buffer->version++;
 }
 
-static const bp_api api = {BP_API_VERSION,  api_register,     api_fail,        bp_shape_vector, bp_shape_matrix,
-                           bp_shape_number, api_to_array,     api_push_vector, api_push_matrix, api_touch};
+static const bp_api api = {BP_API_VERSION,  api_register, api_fail,        bp_shape_vector, bp_shape_matrix,
+                           bp_shape_number, api_to_array, api_push_vector, api_push_matrix, api_touch};
 
 /* ---- small functions --------------------------------------------------------------------------------------------- */
 
@@ -95,9 +95,9 @@ static int stats(lua_State *L) {
   const struct {
     const char *name;
     size_t value;
-  } rows[] = {{"nodes", stats->nodes},           {"additions", stats->additions},
-              {"zero_fills", stats->zero_fills}, {"bytes_live", stats->bytes_live},
-              {"bytes_pooled", stats->bytes_pooled}, {"allocations", stats->allocations}};
+  } rows[] = {
+      {"nodes", stats->nodes},           {"additions", stats->additions},       {"zero_fills", stats->zero_fills},
+      {"bytes_live", stats->bytes_live}, {"bytes_pooled", stats->bytes_pooled}, {"allocations", stats->allocations}};
   lua_createtable(L, 0, 6);
   for (size_t k = 0; k < sizeof rows / sizeof rows[0]; k++) {
     lua_pushinteger(L, (lua_Integer)rows[k].value);

@@ -64,7 +64,8 @@ static const char *read_parameter(const char *text, parameter *p) {
   size_t word = strcspn(text, " ");
   bool known = false;
   for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++)
-    if (strlen(kinds[k].word) == word && strncmp(kinds[k].word, text, word) == 0) p->kind = (parameter_kind)k, known = true;
+    if (strlen(kinds[k].word) == word && strncmp(kinds[k].word, text, word) == 0)
+      p->kind = (parameter_kind)k, known = true;
   text = skip_spaces(text + word);
   size_t length = strcspn(text, " ?,=");
   if (!known || length == 0 || length >= sizeof p->name) return NULL;
@@ -436,7 +437,8 @@ static void set_operator(lua_State *L, bp_state *s, int metatable, const char *e
 void bp_open_ops(lua_State *L, bp_state *s) {
   static const struct {
     const char *event, *name;
-  } operators[] = {{"__add", "add"}, {"__sub", "sub"}, {"__mul", "mul"}, {"__div", "div"}, {"__pow", "pow"}, {"__unm", "neg"}};
+  } operators[] = {{"__add", "add"}, {"__sub", "sub"}, {"__mul", "mul"},
+                   {"__div", "div"}, {"__pow", "pow"}, {"__unm", "neg"}};
   lua_newtable(L);
   lua_setfield(L, LUA_REGISTRYINDEX, "backprop.entries");
   for (size_t f = 0; bp_families[f] != NULL; f++)

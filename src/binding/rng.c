@@ -102,11 +102,8 @@ static int permutation(lua_State *L) {
 
 void bp_open_rng(lua_State *L, bp_state *s) {
   static const luaL_Reg functions[] = {{"rng", new_generator}, {NULL, NULL}};
-  static const luaL_Reg methods[] = {{"uniform", uniform},
-                                     {"normal", normal},
-                                     {"bernoulli", bernoulli},
-                                     {"permutation", permutation},
-                                     {NULL, NULL}};
+  static const luaL_Reg methods[] = {
+      {"uniform", uniform}, {"normal", normal}, {"bernoulli", bernoulli}, {"permutation", permutation}, {NULL, NULL}};
   bp_set_functions(L, s, functions);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->rng_metatable);
   lua_newtable(L);

@@ -36,8 +36,8 @@ static void close_box(lua_State *L, bp_state *s, bp_box *box) {
 /* ---- the handle -------------------------------------------------------------------------------------------------- */
 
 static bp_tape_handle *handle_at(lua_State *L, bp_state *s) {
-  bp_tape_handle *handle =
-      lua_type(L, 1) == LUA_TUSERDATA && lua_rawlen(L, 1) == sizeof *handle ? lua_touserdata(L, 1) : NULL;
+  bp_tape_handle *handle = lua_type(L, 1) == LUA_TUSERDATA && lua_rawlen(L, 1) == sizeof *handle ? lua_touserdata(L, 1)
+                                                                                                 : NULL;
   if (handle == NULL || handle->mark != &s->tape_mark) bp_raise(L, s, "backprop: expected a tape");
   return handle;
 }
@@ -103,8 +103,10 @@ static int leaf(lua_State *L) {
   bp_index index;
   bp_variable *tracked = bp_variable_at(L, s, 2);
   if (tracked != NULL)
-    return bp_raise(L, s, "%s: an argument is tracked by another call (a gradient inside a gradient is not "
-                          "supported: pass plain values, with bp.value)", name);
+    return bp_raise(L, s,
+                    "%s: an argument is tracked by another call (a gradient inside a gradient is not "
+                    "supported: pass plain values, with bp.value)",
+                    name);
   if (!bp_read_operand(L, s, 2, name, &value, &other))
     return bp_raise(L, s, "%s: expected a number, vector or matrix, got %s", name, bp_type_of(L, s, 2));
   const bp_array *into = NULL;
@@ -377,9 +379,11 @@ static int descend(lua_State *L) {
 
 void bp_open_tapes(lua_State *L, bp_state *s) {
   static const luaL_Reg functions[] = {{"tape", new_tape}, {NULL, NULL}};
-  static const luaL_Reg methods[] = {{"leaf", leaf},       {"object", object},   {"owns", owns}, {"outcome", outcome},     {"seal", seal},
-                                     {"begin", begin},     {"seed", seed},       {"run", run},       {"gradient", gradient},
-                                     {"prepare", prepare}, {"trace", trace}, {"descend", descend}, {"close", close_tape}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"leaf", leaf},        {"object", object}, {"owns", owns},
+                                     {"outcome", outcome},  {"seal", seal},     {"begin", begin},
+                                     {"seed", seed},        {"run", run},       {"gradient", gradient},
+                                     {"prepare", prepare},  {"trace", trace},   {"descend", descend},
+                                     {"close", close_tape}, {NULL, NULL}};
   bp_set_functions(L, s, functions);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->tape_metatable);
   static const luaL_Reg metamethods[] = {{"__close", close_tape}, {"__gc", collect_tape}, {NULL, NULL}};

@@ -50,7 +50,8 @@ static int variable_index(lua_State *L) {
 
 static int variable_newindex(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  return bp_raise(L, s, "a tracked value cannot be changed in place: bp.set(x, bp.element_at(i), s) gives a changed copy");
+  return bp_raise(L, s,
+                  "a tracked value cannot be changed in place: bp.set(x, bp.element_at(i), s) gives a changed copy");
 }
 
 static int variable_length(lua_State *L) {
@@ -117,7 +118,7 @@ static int unsupported(lua_State *L) {
 
 static void set_unsupported(lua_State *L, bp_state *s) {
   static const struct {
-    const char *event, *operator, *advice;
+    const char *event, *operator, * advice;
   } rows[] = {
       {"__idiv", "//", "it has no gradient; use / , or bp.value for plain numbers"},
       {"__mod", "%", "it has no gradient; use bp.value for plain numbers"},
@@ -188,8 +189,7 @@ static int value(lua_State *L) {
 }
 
 void bp_open_variables(lua_State *L, bp_state *s) {
-  static const luaL_Reg functions[] = {
-      {"kind", kind}, {"tracked", tracked}, {"value", value}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"kind", kind}, {"tracked", tracked}, {"value", value}, {NULL, NULL}};
   static const luaL_Reg metamethods[] = {{"__index", variable_index}, {"__newindex", variable_newindex},
                                          {"__len", variable_length},  {"__tostring", variable_tostring},
                                          {"__eq", bp_equal},          {"__lt", less},

@@ -1,5 +1,5 @@
 /* Buffers and their pool; see buffer.h. A buffer is either referenced, and counted in bytes_live, or in the list of its
- * size size_class, and counted in bytes_pooled. */
+ * size class, and counted in bytes_pooled. */
 #include "buffer.h"
 
 #include "context.h"

@@ -49,15 +49,7 @@ void bp_adam_step(bp_context *cx, bp_array *x, const bp_array *g, bp_array *m, b
 
 /* ---- reduce.c ---- */
 
-typedef enum bp_reduction {
-  BP_SUM,
-  BP_MEAN,
-  BP_PRODUCT,
-  BP_LARGEST,
-  BP_SMALLEST,
-  BP_LOGSUMEXP,
-  BP_NORM
-} bp_reduction;
+typedef enum bp_reduction { BP_SUM, BP_MEAN, BP_PRODUCT, BP_LARGEST, BP_SMALLEST, BP_LOGSUMEXP, BP_NORM } bp_reduction;
 
 /* axis 0 reduces all to a number, 1 down the rows, 2 along the columns. */
 void bp_reduce(bp_context *cx, bp_reduction reduction, int axis, const bp_array *x, bp_array *y);

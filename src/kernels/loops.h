@@ -45,7 +45,7 @@ typedef struct bp_map_loops {
   void (*where_backward)(size_t n, const void *g, const void *c, size_t c_step, int side, void *d, bool accumulate);
 
   void (*fill)(size_t n, double value, void *d);
-  void (*copy)(size_t n, const void *x, void *d); /* the runs do not overlap */
+  void (*copy)(size_t n, const void *x, void *d);                      /* the runs do not overlap */
   void (*axpby)(size_t n, double a, const void *x, double b, void *d); /* d = a x + b d; d is not read if b is 0 */
   void (*to_f64)(size_t n, const void *x, double *d);
   void (*from_f64)(size_t n, const double *x, void *d);
@@ -62,7 +62,7 @@ typedef struct bp_reduce_loops {
   double (*product)(size_t n, const void *x);
   double (*largest)(size_t n, const void *x);
   double (*smallest)(size_t n, const void *x);
-  double (*sum_exp)(size_t n, double shift, const void *x);               /* of exp(x - shift) */
+  double (*sum_exp)(size_t n, double shift, const void *x);              /* of exp(x - shift) */
   double (*exp_shifted)(size_t n, double shift, const void *x, void *y); /* the same, keeping y = exp(x - shift) */
 } bp_reduce_loops;
 

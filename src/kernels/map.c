@@ -66,8 +66,8 @@ static inline void *at(const lane *l, size_t i, size_t j) {
   return l->base + i * l->row + j * l->element;
 }
 
-#define FOR_RUNS(w)                        \
-  for (size_t i = 0; i < (w).rows; i++)    \
+#define FOR_RUNS(w)                     \
+  for (size_t i = 0; i < (w).rows; i++) \
     for (size_t j = 0; j < (w).cols; j += (w).run)
 
 static const bp_map_loops *map_of(bp_context *cx, unsigned dtype) {
@@ -106,8 +106,8 @@ void bp_map_unary_adjoint(bp_context *cx, size_t loop, const double *parameters,
   lane lanes[] = {join(&w, g), join(&w, x), join(&w, y), join(&w, &d->to)};
   settle(&w, lanes, 4);
   FOR_RUNS(w)
-    f->backward(w.run, at(&lanes[0], i, j), at(&lanes[1], i, j), at(&lanes[2], i, j), at(&lanes[3], i, j),
-                d->accumulate, parameters);
+  f->backward(w.run, at(&lanes[0], i, j), at(&lanes[1], i, j), at(&lanes[2], i, j), at(&lanes[3], i, j), d->accumulate,
+              parameters);
 }
 
 /* ---- two operands ------------------------------------------------------------------------------------------------ */
@@ -122,8 +122,7 @@ void bp_map_binary(bp_context *cx, size_t loop, const bp_array *x, const bp_arra
   lane lanes[] = {join(&w, x), join(&w, y), join(&w, z)};
   settle(&w, lanes, 3);
   FOR_RUNS(w)
-    f->forward(w.run, at(&lanes[0], i, j), lanes[0].element, at(&lanes[1], i, j), lanes[1].element,
-               at(&lanes[2], i, j));
+  f->forward(w.run, at(&lanes[0], i, j), lanes[0].element, at(&lanes[1], i, j), lanes[1].element, at(&lanes[2], i, j));
 }
 
 enum { BLOCK = 256 };
@@ -169,13 +168,13 @@ void bp_map_binary_adjoint(bp_context *cx, size_t loop, int side, const bp_array
     summed s = {.total = 0};
     settle(&w, lanes, 4);
     FOR_RUNS(w)
-      for (size_t k = 0; k < w.run; k += BLOCK) {
-        size_t n = block_length(w.run, k), offset = k * size;
-        f->backward[side](n, (char *)at(&lanes[0], i, j) + offset, (char *)at(&lanes[1], i, j) + (x_step ? offset : 0),
-                          x_step, (char *)at(&lanes[2], i, j) + (y_step ? offset : 0), y_step,
-                          (char *)at(&lanes[3], i, j) + offset, &s.block, false);
-        add_block(cx, &s, w.dtype, n);
-      }
+    for (size_t k = 0; k < w.run; k += BLOCK) {
+      size_t n = block_length(w.run, k), offset = k * size;
+      f->backward[side](n, (char *)at(&lanes[0], i, j) + offset, (char *)at(&lanes[1], i, j) + (x_step ? offset : 0),
+                        x_step, (char *)at(&lanes[2], i, j) + (y_step ? offset : 0), y_step,
+                        (char *)at(&lanes[3], i, j) + offset, &s.block, false);
+      add_block(cx, &s, w.dtype, n);
+    }
     double *to = d->to.data;
     *to = d->accumulate ? *to + s.total : s.total;
     return;
@@ -184,8 +183,8 @@ void bp_map_binary_adjoint(bp_context *cx, size_t loop, int side, const bp_array
   bool shared = d->to.rank < z->rank;
   settle(&w, lanes, 5);
   FOR_RUNS(w)
-    f->backward[side](w.run, at(&lanes[0], i, j), at(&lanes[1], i, j), x_step, at(&lanes[2], i, j), y_step,
-                      at(&lanes[3], i, j), at(&lanes[4], i, j), d->accumulate || (shared && i > 0));
+  f->backward[side](w.run, at(&lanes[0], i, j), at(&lanes[1], i, j), x_step, at(&lanes[2], i, j), y_step,
+                    at(&lanes[3], i, j), at(&lanes[4], i, j), d->accumulate || (shared && i > 0));
 }
 
 /* ---- where ------------------------------------------------------------------------------------------------------- */
@@ -196,8 +195,8 @@ void bp_map_where(bp_context *cx, const bp_array *c, const bp_array *a, const bp
   lane lanes[] = {join(&w, c), join(&w, a), join(&w, b), join(&w, y)};
   settle(&w, lanes, 4);
   FOR_RUNS(w)
-    map->where(w.run, at(&lanes[0], i, j), lanes[0].element != 0, at(&lanes[1], i, j), lanes[1].element != 0,
-               at(&lanes[2], i, j), lanes[2].element != 0, at(&lanes[3], i, j));
+  map->where(w.run, at(&lanes[0], i, j), lanes[0].element != 0, at(&lanes[1], i, j), lanes[1].element != 0,
+             at(&lanes[2], i, j), lanes[2].element != 0, at(&lanes[3], i, j));
 }
 
 void bp_map_where_adjoint(bp_context *cx, int side, const bp_array *g, const bp_array *c, const bp_gradient *d) {
@@ -211,12 +210,12 @@ void bp_map_where_adjoint(bp_context *cx, int side, const bp_array *g, const bp_
     summed s = {.total = 0};
     settle(&w, lanes, 2);
     FOR_RUNS(w)
-      for (size_t k = 0; k < w.run; k += BLOCK) {
-        size_t n = block_length(w.run, k), offset = k * size;
-        map->where_backward(n, (char *)at(&lanes[0], i, j) + offset, (char *)at(&lanes[1], i, j) + c_step * offset,
-                            c_step, side, &s.block, false);
-        add_block(cx, &s, w.dtype, n);
-      }
+    for (size_t k = 0; k < w.run; k += BLOCK) {
+      size_t n = block_length(w.run, k), offset = k * size;
+      map->where_backward(n, (char *)at(&lanes[0], i, j) + offset, (char *)at(&lanes[1], i, j) + c_step * offset,
+                          c_step, side, &s.block, false);
+      add_block(cx, &s, w.dtype, n);
+    }
     double *to = d->to.data;
     *to = d->accumulate ? *to + s.total : s.total;
     return;
@@ -225,8 +224,8 @@ void bp_map_where_adjoint(bp_context *cx, int side, const bp_array *g, const bp_
   bool shared = d->to.rank < g->rank;
   settle(&w, lanes, 3);
   FOR_RUNS(w)
-    map->where_backward(w.run, at(&lanes[0], i, j), at(&lanes[1], i, j), c_step, side, at(&lanes[2], i, j),
-                        d->accumulate || (shared && i > 0));
+  map->where_backward(w.run, at(&lanes[0], i, j), at(&lanes[1], i, j), c_step, side, at(&lanes[2], i, j),
+                      d->accumulate || (shared && i > 0));
 }
 
 /* ---- moving ------------------------------------------------------------------------------------------------------ */
@@ -312,6 +311,6 @@ void bp_adam_step(bp_context *cx, bp_array *x, const bp_array *g, bp_array *m, b
   lane lanes[] = {join(&w, x), join(&w, g), join(&w, m), join(&w, v)};
   settle(&w, lanes, 4);
   FOR_RUNS(w)
-    map_of(cx, x->dtype)->adam(w.run, at(&lanes[0], i, j), at(&lanes[1], i, j), at(&lanes[2], i, j),
-                               at(&lanes[3], i, j), step);
+  map_of(cx, x->dtype)
+      ->adam(w.run, at(&lanes[0], i, j), at(&lanes[1], i, j), at(&lanes[2], i, j), at(&lanes[3], i, j), step);
 }

@@ -34,23 +34,23 @@ static bp_status where_backward(bp_call *call) {
   return BP_OK;
 }
 
-#define SAMPLES                                                                                              \
+#define SAMPLES                                                                                               \
   "{ {1.5, -0.7}, {bp.vector{1, -2, 3}, bp.vector{0.5, 4, -1}}, {bp.vector{1, 2}, 3}, {2, bp.vector{1, 4}}, " \
   "{bp.matrix{{1, 2, 3}, {4, 5, 6}}, bp.vector{0.5, -1, 2}}, {bp.matrix{{1, -2}}, bp.matrix{{3, 5}}} }"
-#define POSITIVE_SAMPLES                                                                               \
+#define POSITIVE_SAMPLES                                                                                     \
   "{ {1.5, -0.7}, {bp.vector{1, 2, 3}, bp.vector{0.5, 4, -1}}, {bp.vector{1, 2}, 3}, {2, bp.vector{1, 4}}, " \
   "{bp.matrix{{1, 2, 3}, {4, 5, 6}}, bp.vector{0.5, -1, 2}} }"
 
-#define BINARY(NAME, FLAGS, PASSES, SAMPLES_, DOC, FORMULA)                                                              \
-  {                                                                                                               \
-    .name = #NAME, .signature = "value x, value y", .doc = DOC, .formula = FORMULA, .samples = SAMPLES_,          \
-    .flags = BP_OP_SEQUENTIAL | BP_OP_ELEMENTWISE | FLAGS, .passes = PASSES, .data = LOOP_OF(NAME),                       \
-    .shape = bp_shape_broadcast, .forward = binary_forward, .backward = binary_backward                           \
+#define BINARY(NAME, FLAGS, PASSES, SAMPLES_, DOC, FORMULA)                                              \
+  {                                                                                                      \
+    .name = #NAME, .signature = "value x, value y", .doc = DOC, .formula = FORMULA, .samples = SAMPLES_, \
+    .flags = BP_OP_SEQUENTIAL | BP_OP_ELEMENTWISE | FLAGS, .passes = PASSES, .data = LOOP_OF(NAME),      \
+    .shape = bp_shape_broadcast, .forward = binary_forward, .backward = binary_backward                  \
   }
-#define COMPARISON(NAME, DOC)                                                                             \
-  {                                                                                                       \
-    .name = #NAME, .signature = "value x, value y", .doc = DOC, .formula = "no gradient",                 \
-    .samples = SAMPLES, .data = LOOP_OF(NAME), .shape = bp_shape_broadcast, .forward = binary_forward     \
+#define COMPARISON(NAME, DOC)                                                                                 \
+  {                                                                                                           \
+    .name = #NAME, .signature = "value x, value y", .doc = DOC, .formula = "no gradient", .samples = SAMPLES, \
+    .data = LOOP_OF(NAME), .shape = bp_shape_broadcast, .forward = binary_forward                             \
   }
 
 static const bp_op rows[] = {
@@ -73,8 +73,9 @@ static const bp_op rows[] = {
     COMPARISON(equal, "1 where x equals y, else 0; without a gradient."),
     {.name = "where",
      .signature = "value condition, value a, value b",
-     .doc = "a where the condition is not 0, else b, element by element. What is not chosen gets a cotangent of exactly "
-            "0, also where it is inf or NaN.",
+     .doc =
+         "a where the condition is not 0, else b, element by element. What is not chosen gets a cotangent of exactly "
+         "0, also where it is inf or NaN.",
      .formula = "y = c ? a : b; da = c ? dy : 0, db = c ? 0 : dy",
      .samples = "{ {bp.vector{1, 0, 1}, bp.vector{1, 2, 3}, bp.vector{4, 5, 6}}, {1, 2.5, 3}, "
                 "{bp.matrix{{1, 0}, {0, 1}}, bp.vector{5, 6}, 0.5}, {bp.vector{0, 1}, 2, bp.matrix{{1, 2}, {3, 4}}} }",

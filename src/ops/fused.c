@@ -82,10 +82,8 @@ static bp_status softmax_cross_entropy_forward(bp_call *call) {
 static bp_status softmax_cross_entropy_backward(bp_call *call) {
   const bp_attributes *a = call->attributes;
   double g = bp_load(COTANGENT, 0, 0);
-  if (WANTED(0))
-    bp_softmax_cross_entropy_adjoint(call->cx, g, &a->saved, target_of(call), a->indices, GRADIENT(0));
-  if (call->input_count == 2 && WANTED(1))
-    bp_softmax_cross_entropy_target_adjoint(call->cx, g, INPUT(0), GRADIENT(1));
+  if (WANTED(0)) bp_softmax_cross_entropy_adjoint(call->cx, g, &a->saved, target_of(call), a->indices, GRADIENT(0));
+  if (call->input_count == 2 && WANTED(1)) bp_softmax_cross_entropy_target_adjoint(call->cx, g, INPUT(0), GRADIENT(1));
   return BP_OK;
 }
 
@@ -112,11 +110,11 @@ static bp_status sigmoid_cross_entropy_backward(bp_call *call) {
 }
 
 #define LOGITS "bp.matrix{{0.5, -1, 2}, {1, 0.2, -0.3}}"
-#define SOFTMAX(NAME, FORWARD, BACKWARD, DOC, FORMULA)                                                       \
-  {                                                                                                          \
-    .name = NAME, .signature = "value x", .doc = DOC, .formula = FORMULA,                                    \
-    .samples = "{ {bp.vector{0.5, -1, 2}}, {" LOGITS "} }", .flags = BP_OP_SEQUENTIAL | BP_OP_CONTIGUOUS,    \
-    .shape = softmax_shape, .forward = FORWARD, .backward = BACKWARD                                         \
+#define SOFTMAX(NAME, FORWARD, BACKWARD, DOC, FORMULA)                                                    \
+  {                                                                                                       \
+    .name = NAME, .signature = "value x", .doc = DOC, .formula = FORMULA,                                 \
+    .samples = "{ {bp.vector{0.5, -1, 2}}, {" LOGITS "} }", .flags = BP_OP_SEQUENTIAL | BP_OP_CONTIGUOUS, \
+    .shape = softmax_shape, .forward = FORWARD, .backward = BACKWARD                                      \
   }
 
 static const bp_op rows[] = {

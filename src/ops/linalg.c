@@ -142,9 +142,8 @@ static bp_status linear_shape(bp_call *call) {
   if (status != BP_OK) return status;
   size_t features = x->rank == 1 ? x->rows : x->cols;
   if (features != w->cols)
-    return bp_call_fail(call, "x of shape %s and w of shape %s do not agree (%zu %s, %zu columns)",
-                        bp_describe(x).text, bp_describe(w).text, features, x->rank == 1 ? "elements" : "columns",
-                        w->cols);
+    return bp_call_fail(call, "x of shape %s and w of shape %s do not agree (%zu %s, %zu columns)", bp_describe(x).text,
+                        bp_describe(w).text, features, x->rank == 1 ? "elements" : "columns", w->cols);
   if (b->rows != w->rows)
     return bp_call_fail(call, "w of shape %s and b of %zu elements do not agree", bp_describe(w).text, b->rows);
   *RESULT = x->rank == 1 ? bp_shape_vector(w->rows, dtype) : bp_shape_matrix(x->rows, w->rows, dtype);

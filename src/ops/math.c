@@ -28,11 +28,11 @@ static bp_status clamp_shape(bp_call *call) {
 #define POSITIVE "{ {0.7}, {bp.vector{1.5, 0.3, 2}}, {bp.matrix{{0.5, 0.2}, {1.5, 0.1}}} }"
 #define BELOW_ONE "{ {0.7}, {-0.3}, {bp.vector{-0.5, 0.3, 0.9}}, {bp.matrix{{0.5, -0.2}, {-0.7, 0.1}}} }"
 
-#define UNARY_WITH(NAME, LOOP, SIGNATURE, SHAPE, SAMPLES, DOC, FORMULA)                                        \
-  {                                                                                                            \
-    .name = NAME, .signature = SIGNATURE, .doc = DOC, .formula = FORMULA, .samples = SAMPLES,                  \
-    .flags = BP_OP_SEQUENTIAL | BP_OP_ELEMENTWISE, .data = LOOP_OF(LOOP), .shape = SHAPE,                      \
-    .forward = unary_forward, .backward = unary_backward                                                       \
+#define UNARY_WITH(NAME, LOOP, SIGNATURE, SHAPE, SAMPLES, DOC, FORMULA)                                             \
+  {                                                                                                                 \
+    .name = NAME, .signature = SIGNATURE, .doc = DOC, .formula = FORMULA, .samples = SAMPLES,                       \
+    .flags = BP_OP_SEQUENTIAL | BP_OP_ELEMENTWISE, .data = LOOP_OF(LOOP), .shape = SHAPE, .forward = unary_forward, \
+    .backward = unary_backward                                                                                      \
   }
 #define UNARY(NAME, SAMPLES, DOC, FORMULA) UNARY_WITH(#NAME, NAME, "value x", bp_shape_same, SAMPLES, DOC, FORMULA)
 

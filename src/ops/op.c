@@ -78,6 +78,10 @@ bp_status bp_shape_to_number(bp_call *call) {
 extern const bp_family bp_arithmetic_family, bp_math_family, bp_reduce_family, bp_linalg_family, bp_shape_family,
     bp_fused_family;
 
-const bp_family *const bp_families[] = {&bp_arithmetic_family, &bp_math_family,  &bp_reduce_family,
-                                        &bp_linalg_family,     &bp_shape_family, &bp_fused_family,
+const bp_family *const bp_families[] = {&bp_arithmetic_family,
+                                        &bp_math_family,
+                                        &bp_reduce_family,
+                                        &bp_linalg_family,
+                                        &bp_shape_family,
+                                        &bp_fused_family,
                                         NULL};

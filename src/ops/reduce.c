@@ -66,20 +66,21 @@ static bp_status argmin_forward(bp_call *call) {
   return BP_OK;
 }
 
-#define SAMPLES                                                                                              \
+#define SAMPLES                                                                                                  \
   "{ {bp.vector{1.5, -0.5, 2}}, {bp.matrix{{1, 2, 4}, {-3, 0.5, 6}}}, {bp.matrix{{1, 2, 4}, {-3, 0.5, 6}}, 1}, " \
   "{bp.matrix{{1, 2, 4}, {-3, 0.5, 6}}, 2}, {0.5} }"
 
 #define REDUCTION(NAME, WHICH, FLAGS, SHAPE, DOC, FORMULA)                                                     \
-  {                                                                                                     \
-    .name = NAME, .signature = "value x, axis axis?", .doc = DOC, .formula = FORMULA,                   \
-    .samples = SAMPLES, .flags = BP_OP_SEQUENTIAL | FLAGS, .data = REDUCTION_OF(WHICH), .shape = SHAPE,         \
-    .forward = reduce_forward, .backward = reduce_backward                                              \
+  {                                                                                                            \
+    .name = NAME, .signature = "value x, axis axis?", .doc = DOC, .formula = FORMULA, .samples = SAMPLES,      \
+    .flags = BP_OP_SEQUENTIAL | FLAGS, .data = REDUCTION_OF(WHICH), .shape = SHAPE, .forward = reduce_forward, \
+    .backward = reduce_backward                                                                                \
   }
 
 static const bp_op rows[] = {
     REDUCTION("sum", BP_SUM, BP_OP_VALUES_UNREAD, reduce_shape, "The sum; 0 of no elements.", "y = sum x; dx = dy"),
-    REDUCTION("mean", BP_MEAN, BP_OP_VALUES_UNREAD, nonempty_shape, "The arithmetic mean of n elements.", "y = sum x / n; dx = dy / n"),
+    REDUCTION("mean", BP_MEAN, BP_OP_VALUES_UNREAD, nonempty_shape, "The arithmetic mean of n elements.",
+              "y = sum x / n; dx = dy / n"),
     REDUCTION("max", BP_LARGEST, 0, nonempty_shape,
               "The largest element, NaN if there is one. Elements that tie share the cotangent evenly.",
               "y = max x; dx = dy [x = y] / ties"),

@@ -127,7 +127,8 @@ static bp_status concat_shape(bp_call *call) {
   for (size_t k = 0; k < call->input_count; k++) {
     const bp_array *x = INPUT(k);
     if (x->rank == 0) return bp_call_fail(call, "element %zu of the list is a number: use bp.stack", k + 1);
-    bool fits = x->rank == first->rank && (x->rank == 1 || (axis == 2 ? x->rows == first->rows : x->cols == first->cols));
+    bool fits = x->rank == first->rank &&
+                (x->rank == 1 || (axis == 2 ? x->rows == first->rows : x->cols == first->cols));
     if (!fits)
       return bp_call_fail(call, "shapes %s and %s (element %zu) do not agree", bp_describe(first).text,
                           bp_describe(x).text, k + 1);

@@ -294,7 +294,8 @@ static bp_status prepare(bp_tape *tape, bp_call *call, const bp_index *inputs, b
       status = window_destination(tape, tape->nodes[inputs[k]].root, &part, d);
     } else if (takes_factors(tape, op, inputs[k]))
       d->factors = &factors[k];
-    else if (k + 1 == last && (op->flags & BP_OP_ELEMENTWISE) != 0 && hand_down(tape, &tape->slots[first], inputs[k], d))
+    else if (k + 1 == last && (op->flags & BP_OP_ELEMENTWISE) != 0 &&
+             hand_down(tape, &tape->slots[first], inputs[k], d))
       continue;
     else if ((op->flags & BP_OP_SEQUENTIAL) == 0 && overlaps(tape, call, inputs, k))
       status = set_aside(tape, inputs[k], d, &tape->asides[k]);

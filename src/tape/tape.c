@@ -30,7 +30,7 @@ void bp_tape_close(bp_tape *tape) {
   tape->generation = 0;
 }
 
-#define FREE_LIST(list, capacity)                                                                  \
+#define FREE_LIST(list, capacity) \
   if (tape->list != NULL) bp_resize(cx, tape->list, tape->capacity * sizeof *tape->list, 0)
 
 void bp_tape_destroy(bp_tape *tape) {
@@ -48,9 +48,9 @@ void bp_tape_destroy(bp_tape *tape) {
   memset(tape, 0, sizeof *tape);
 }
 
-#define RESERVE(tape, list, count, capacity, more)                                                         \
-  ((tape)->count + (more) <= (tape)->capacity                                                              \
-       ? BP_OK                                                                                             \
+#define RESERVE(tape, list, count, capacity, more) \
+  ((tape)->count + (more) <= (tape)->capacity      \
+       ? BP_OK                                     \
        : bp_grow((tape)->cx, (void **)&(tape)->list, &(tape)->capacity, (tape)->count + (more), sizeof *(tape)->list))
 
 static bp_status reserve(bp_tape *tape, size_t nodes, size_t inputs) {
@@ -257,7 +257,8 @@ static bp_status conclude(bp_tape *tape, bp_call *call, const bp_operand *operan
   bp_buffer_retain(indices);
   bp_index first;
   bp_status status = bp_tape_record(tape, call->op, operands, call->input_count,
-                                    has_attributes ? call->attributes : NULL, outcomes, NULL, call->result_count, &first);
+                                    has_attributes ? call->attributes : NULL, outcomes, NULL, call->result_count,
+                                    &first);
   if (status != BP_OK) {
     bp_buffer_release(cx, saved->buffer);
     bp_buffer_release(cx, indices);

@@ -22,13 +22,13 @@ typedef struct bp_node {
   const bp_op *op; /* of a result */
   bp_array value;  /* a number's `data` is not used: it would not survive a move */
   double number;
-  bp_index input[3];   /* or, of more inputs, input[0] is the place in the tape's list of inputs */
+  bp_index input[3]; /* or, of more inputs, input[0] is the place in the tape's list of inputs */
   uint32_t input_count;
-  uint32_t uses;       /* as an input */
-  uint32_t version;    /* of the value's storage when it was recorded */
-  uint32_t attributes; /* the place in the tape's list plus 1; 0 if there are none */
-  bp_index root;       /* of a view the array that it is a part of; otherwise itself */
-  bp_index first;      /* the first result of its operation; the others follow it */
+  uint32_t uses;           /* as an input */
+  uint32_t version;        /* of the value's storage when it was recorded */
+  uint32_t attributes;     /* the place in the tape's list plus 1; 0 if there are none */
+  bp_index root;           /* of a view the array that it is a part of; otherwise itself */
+  bp_index first;          /* the first result of its operation; the others follow it */
   float forward, backward; /* nanoseconds, while the context is timing */
   uint8_t kind;
   uint8_t needs;  /* a leaf's gradient depends on it */
@@ -69,7 +69,7 @@ typedef struct bp_tape {
   bool kept;           /* the sweep will run more than once: values must survive it */
   bool deferring;      /* products of leaf matrices are kept as factors */
   bool sweeping;
-  bp_index culprit; /* the operation at which a sweep failed */
+  bp_index culprit;    /* the operation at which a sweep failed */
   bp_index leaf_count; /* leaves are the first nodes */
   bp_node *nodes;
   size_t node_count, node_capacity;

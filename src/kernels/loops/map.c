@@ -17,58 +17,58 @@
 
 #define SILU_SLOPE(s) ((s) * (1 + x * (1 - (s))))
 
-#define UNARY(name, value, adjoint)                                                                 \
-  static void name##_forward(size_t n, const void *xs, void *ys, const double *parameters) {        \
-    const real a = C(parameters[0]), b = C(parameters[1]);                                          \
-    real *result = ys;                                                                              \
-    UNUSED4(a, b, a, b);                                                                            \
-    EACH {                                                                                          \
-      real x = AT(xs, i);                                                                           \
-      result[i] = (value);                                                                          \
-    }                                                                                               \
-  }                                                                                                 \
-  static void name##_backward(size_t n, const void *gs, const void *xs, const void *ys, void *ds,   \
-                              bool accumulate, const double *parameters) {                          \
-    const real a = C(parameters[0]), b = C(parameters[1]);                                          \
-    real *d = ds;                                                                                   \
-    UNUSED4(a, b, a, b);                                                                            \
-    if (accumulate) {                                                                               \
-      EACH {                                                                                        \
-        real g = AT(gs, i), x = AT(xs, i), y = AT(ys, i);                                           \
-        UNUSED4(g, x, y, x);                                                                        \
-        d[i] += ADJOINT_OF(g, x, x, adjoint);                                                       \
-      }                                                                                             \
-    } else {                                                                                        \
-      EACH {                                                                                        \
-        real g = AT(gs, i), x = AT(xs, i), y = AT(ys, i);                                           \
-        UNUSED4(g, x, y, x);                                                                        \
-        d[i] = ADJOINT_OF(g, x, x, adjoint);                                                        \
-      }                                                                                             \
-    }                                                                                               \
+#define UNARY(name, value, adjoint)                                                                                \
+  static void name##_forward(size_t n, const void *xs, void *ys, const double *parameters) {                       \
+    const real a = C(parameters[0]), b = C(parameters[1]);                                                         \
+    real *result = ys;                                                                                             \
+    UNUSED4(a, b, a, b);                                                                                           \
+    EACH {                                                                                                         \
+      real x = AT(xs, i);                                                                                          \
+      result[i] = (value);                                                                                         \
+    }                                                                                                              \
+  }                                                                                                                \
+  static void name##_backward(size_t n, const void *gs, const void *xs, const void *ys, void *ds, bool accumulate, \
+                              const double *parameters) {                                                          \
+    const real a = C(parameters[0]), b = C(parameters[1]);                                                         \
+    real *d = ds;                                                                                                  \
+    UNUSED4(a, b, a, b);                                                                                           \
+    if (accumulate) {                                                                                              \
+      EACH {                                                                                                       \
+        real g = AT(gs, i), x = AT(xs, i), y = AT(ys, i);                                                          \
+        UNUSED4(g, x, y, x);                                                                                       \
+        d[i] += ADJOINT_OF(g, x, x, adjoint);                                                                      \
+      }                                                                                                            \
+    } else {                                                                                                       \
+      EACH {                                                                                                       \
+        real g = AT(gs, i), x = AT(xs, i), y = AT(ys, i);                                                          \
+        UNUSED4(g, x, y, x);                                                                                       \
+        d[i] = ADJOINT_OF(g, x, x, adjoint);                                                                       \
+      }                                                                                                            \
+    }                                                                                                              \
   }
 BP_UNARY_FORMULAS(UNARY)
 
 /* ---- two operands ------------------------------------------------------------------------------------------------ */
 
 /* A step known to be 0 or 1 is what lets the loops vectorise. */
-#define FOR_STEPS(STATEMENT)          \
-  if (x_step != 0 && y_step != 0) {   \
-    EACH {                            \
+#define FOR_STEPS(STATEMENT)             \
+  if (x_step != 0 && y_step != 0) {      \
+    EACH {                               \
       real x = AT(xs, i), y = AT(ys, i); \
-      STATEMENT;                      \
-    }                                 \
-  } else if (x_step != 0) {           \
-    const real y = AT(ys, 0);         \
-    EACH {                            \
-      real x = AT(xs, i);             \
-      STATEMENT;                      \
-    }                                 \
-  } else {                            \
-    const real x = AT(xs, 0);         \
-    EACH {                            \
-      real y = AT(ys, i);             \
-      STATEMENT;                      \
-    }                                 \
+      STATEMENT;                         \
+    }                                    \
+  } else if (x_step != 0) {              \
+    const real y = AT(ys, 0);            \
+    EACH {                               \
+      real x = AT(xs, i);                \
+      STATEMENT;                         \
+    }                                    \
+  } else {                               \
+    const real x = AT(xs, 0);            \
+    EACH {                               \
+      real y = AT(ys, i);                \
+      STATEMENT;                         \
+    }                                    \
   }
 
 #define VALUE(name, value)                                                                                       \
@@ -77,15 +77,15 @@ BP_UNARY_FORMULAS(UNARY)
     FOR_STEPS(result[i] = (value))                                                                               \
   }
 
-#define ADJOINT(name, adjoint)                                                                                    \
-  static void name(size_t n, const void *gs, const void *xs, size_t x_step, const void *ys, size_t y_step,        \
-                   const void *zs, void *ds, bool accumulate) {                                                   \
-    real *d = ds;                                                                                                 \
-    if (accumulate) {                                                                                             \
-      FOR_STEPS(real g = AT(gs, i); real z = AT(zs, i); UNUSED4(g, x, y, z); d[i] += ADJOINT_OF(g, x, y, adjoint))  \
-    } else {                                                                                                      \
-      FOR_STEPS(real g = AT(gs, i); real z = AT(zs, i); UNUSED4(g, x, y, z); d[i] = ADJOINT_OF(g, x, y, adjoint))   \
-    }                                                                                                             \
+#define ADJOINT(name, adjoint)                                                                                     \
+  static void name(size_t n, const void *gs, const void *xs, size_t x_step, const void *ys, size_t y_step,         \
+                   const void *zs, void *ds, bool accumulate) {                                                    \
+    real *d = ds;                                                                                                  \
+    if (accumulate) {                                                                                              \
+      FOR_STEPS(real g = AT(gs, i); real z = AT(zs, i); UNUSED4(g, x, y, z); d[i] += ADJOINT_OF(g, x, y, adjoint)) \
+    } else {                                                                                                       \
+      FOR_STEPS(real g = AT(gs, i); real z = AT(zs, i); UNUSED4(g, x, y, z); d[i] = ADJOINT_OF(g, x, y, adjoint))  \
+    }                                                                                                              \
   }
 
 #define BINARY(name, value, adjoint_x, adjoint_y) \
@@ -105,8 +105,7 @@ static void where(size_t n, const void *c, size_t c_step, const void *a, size_t 
   EACH result[i] = SELECT(AT(c, i * c_step) != 0, AT(a, i * a_step), AT(b, i * b_step));
 }
 
-static void where_backward(size_t n, const void *g, const void *c, size_t c_step, int side, void *ds,
-                           bool accumulate) {
+static void where_backward(size_t n, const void *g, const void *c, size_t c_step, int side, void *ds, bool accumulate) {
   real *d = ds;
   if (accumulate) {
     EACH d[i] += SELECT((AT(c, i * c_step) != 0) == (side == 0), AT(g, i), C(0));
@@ -165,10 +164,8 @@ const bp_map_loops NAME(bp_map) = {
 #define UNARY_ENTRY(name, ...) .name##_ = {name##_forward, name##_backward},
 #define BINARY_ENTRY(name, ...) .name##_ = {name##_forward, {name##_backward_x, name##_backward_y}},
 #define COMPARISON_ENTRY(name, ...) .name##_ = {name##_forward, {NULL, NULL}},
-    BP_UNARY_FORMULAS(UNARY_ENTRY)
-    BP_BINARY_FORMULAS(BINARY_ENTRY)
-    BP_COMPARISON_FORMULAS(COMPARISON_ENTRY)
-    .where = where,
+    BP_UNARY_FORMULAS(UNARY_ENTRY) BP_BINARY_FORMULAS(BINARY_ENTRY) BP_COMPARISON_FORMULAS(COMPARISON_ENTRY).where =
+        where,
     .where_backward = where_backward,
     .fill = fill,
     .copy = copy,

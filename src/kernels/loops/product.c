@@ -61,12 +61,15 @@ static void gemv_transposed(size_t rows, size_t cols, const void *as, size_t str
   }
 }
 
+/* Adding goes from the last row up: a matrix larger than the cache has its last rows there from the forward, and its
+ * first ones after the update, where the next forward begins. */
 static void outer(size_t rows, size_t cols, double alpha, const void *us, const void *vs, void *as, size_t stride,
                   bool accumulate) {
   const real *u = us;
   const real *restrict v = vs;
   real *a = as;
-  for (size_t i = 0; i < rows; i++) {
+  for (size_t k = 0; k < rows; k++) {
+    const size_t i = accumulate ? rows - 1 - k : k;
     real *restrict row = a + i * stride;
     const real factor = C(alpha) * u[i];
     if (accumulate) {

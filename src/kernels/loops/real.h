@@ -7,8 +7,8 @@
 #include <limits.h> /* any system header, for __GLIBC__ */
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
 #if __GLIBC_PREREQ(2, 35)
-#define VECTORISED(name)                                          \
-  __attribute__((simd("notinbranch"))) double name(double);       \
+#define VECTORISED(name)                                    \
+  __attribute__((simd("notinbranch"))) double name(double); \
   __attribute__((simd("notinbranch"))) float name##f(float);
 VECTORISED(exp)
 VECTORISED(log)
