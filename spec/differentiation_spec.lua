@@ -1,4 +1,4 @@
--- The functions that differentiate: eval, grad (wrt, into), value_and_grad, vjp, constant, value, stats.
+-- The functions that differentiate: eval, grad (wrt, into), value_and_grad, vjp, constant, value (stats: tools_spec).
 -- Held here: which arguments are tracked and what f sees of the others, what a gradient's structure is, how results are
 -- seeded, what is zero, and that nothing of the caller's is changed. Everything is compared exactly: the functions
 -- chosen have gradients that are exact in binary.
@@ -472,42 +472,5 @@ describe("bp.constant and bp.value", function()
     local v, t = bp.vector{ 1 }, { "a" }
     assert(rawequal(bp.value(v), v) and bp.value(2) == 2 and bp.value("s") == "s" and bp.value(nil) == nil)
     assert.same({ "a" }, bp.value(t))
-  end)
-end)
-
-describe("bp.stats", function()
-  it("has the counters of the contract and resets them", function()
-    bp.grad(square)(3)
-    local s = bp.stats(true)
-    for _, name in ipairs{ "nodes", "additions", "zero_fills", "bytes_live", "bytes_pooled", "allocations" } do
-      assert.equal("number", type(s[name]), name)
-      assert(s[name] >= 0)
-    end
-    assert(s.nodes > 0)
-    local after = bp.stats()
-    assert.same({ 0, 0, 0 }, { after.nodes, after.additions, after.zero_fills })
-  end)
-
-  it("counts recorded operations: not those on plain values, nor the reading of fields and lenses", function()
-    local M = bp.record("M", "x", "y", "z")
-    local m, c = M{ x = 5, y = 7, z = 2 }, bp.vector{ 1, 2 }
-    local lens = M.lens
-    for _, f in ipairs{
-      function(p) return p.x * p.y + p.z end,
-      function(p) return bp.view(p, lens.x) * bp.view(p, lens.y) + bp.view(p, lens.z) end,
-      function(p) return p.x * p.y + p.z, bp.sum(c * c), bp.constant(p.x) * 2 end,
-    } do
-      bp.stats(true)
-      bp.grad(f)(m)
-      assert.equal(2, bp.stats().nodes)
-    end
-  end)
-
-  it("knows the bytes of arrays", function()
-    local before = bp.stats().bytes_live
-    local v = bp.zeros(1000)
-    assert(bp.stats().bytes_live >= before + 8000)
-    bp.release(v)
-    assert.equal(before, bp.stats().bytes_live)
   end)
 end)

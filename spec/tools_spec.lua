@@ -1,5 +1,5 @@
--- What stands beside the operations: that every name of the contract exists, bp.check_finite, bp.profile,
--- bp.set_threads and bp.include_dir. Whatever a tool was asked for, it is off again after an error.
+-- What stands beside the operations: that every name of the contract exists, bp.stats, bp.check_finite,
+-- bp.profile, bp.set_threads and bp.include_dir. Whatever a tool was asked for, it is off again after an error.
 
 package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
@@ -115,5 +115,42 @@ describe("bp.set_threads", function()
     local two = bp.matmul(a, b)
     bp.set_threads(1)
     help.close(one, two, 1e-12)
+  end)
+end)
+
+describe("bp.stats", function()
+  it("has the counters of the contract and resets them", function()
+    bp.grad(function(x) return x * x end)(3)
+    local s = bp.stats(true)
+    for _, name in ipairs{ "nodes", "additions", "zero_fills", "bytes_live", "bytes_pooled", "allocations" } do
+      assert.equal("number", type(s[name]), name)
+      assert(s[name] >= 0)
+    end
+    assert(s.nodes > 0)
+    local after = bp.stats()
+    assert.same({ 0, 0, 0 }, { after.nodes, after.additions, after.zero_fills })
+  end)
+
+  it("counts recorded operations: not those on plain values, nor the reading of fields and lenses", function()
+    local M = bp.record("M", "x", "y", "z")
+    local m, c = M{ x = 5, y = 7, z = 2 }, bp.vector{ 1, 2 }
+    local lens = M.lens
+    for _, f in ipairs{
+      function(p) return p.x * p.y + p.z end,
+      function(p) return bp.view(p, lens.x) * bp.view(p, lens.y) + bp.view(p, lens.z) end,
+      function(p) return p.x * p.y + p.z, bp.sum(c * c), bp.constant(p.x) * 2 end,
+    } do
+      bp.stats(true)
+      bp.grad(f)(m)
+      assert.equal(2, bp.stats().nodes)
+    end
+  end)
+
+  it("knows the bytes of arrays", function()
+    local before = bp.stats().bytes_live
+    local v = bp.zeros(1000)
+    assert(bp.stats().bytes_live >= before + 8000)
+    bp.release(v)
+    assert.equal(before, bp.stats().bytes_live)
   end)
 end)

@@ -237,11 +237,9 @@ end
 function help.poison(x)
   local poison = {}
   help.map(function(leaf)
-    for _ = 1, 4 do
-      if is_array(leaf) then
-        local rows, cols = leaf:shape()
-        poison[#poison + 1] = cols and bp.full(help.nan, rows, cols, leaf:dtype()) or bp.full(help.nan, rows, leaf:dtype())
-      end
+    for _ = 1, is_array(leaf) and 4 or 0 do
+      poison[#poison + 1] = leaf:clone()
+      poison[#poison]:fill(help.nan)
     end
   end, x)
   bp.release(poison)
