@@ -191,9 +191,9 @@ describe("examples/c_op", function()
     assert.is_truthy(text:find "gradients agree with finite differences")
     assert.is_truthy(text:find "robust%.smooth_l1: x and y must have one shape, not 4x1 and 3x1")
     assert.is_truthy(text:find "robust%.smooth_l1: beta must be positive, not %-1")
-    local slope, offset = text:match "fitted with smooth_l1: +(%S+) t %+ (%S+)"
+    local slope, offset = text:match "fitted with smooth_l1:%s+(%S+) t %+ (%S+)"
     assert.is_true(math.abs(slope - 2) < 0.2 and math.abs(offset - 1) < 0.2, text)
-    offset = text:match "fitted with squares: +%S+ t %+ (%S+)"
+    offset = text:match "fitted with squares:%s+%S+ t %+ (%S+)"
     assert.is_true(math.abs(offset - 1) > 1, text)
   end)
 end)

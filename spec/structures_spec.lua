@@ -142,8 +142,9 @@ describe("bp.map", function()
     assert.error_matches(both({l = layer(1)}, {l = {w = 1, b = 2}}), "differ at l: a Layer and a table")
     assert.error_matches(both({1}, nil), "differ: a table and nothing")
     assert.has_error(both({1}, {1, [true] = 2}))
-    assert.error_matches(function() bp.map(math.max, {1, {2}}, {1, {2}}, {1, 2}) end, "differ at %[2%]")
-    assert.error_matches(function() bp.map(math.max, {1, {2}}, {1, 2}, {1, 2}) end, "differ at %[2%]: a table and a leaf")
+    local function three(x, y, z) return function() bp.map(math.max, x, y, z) end end
+    assert.error_matches(three({1, {2}}, {1, {2}}, {1, 2}), "differ at %[2%]: a table and a number")
+    assert.error_matches(three({1, {2}}, {1, 2}, {1, 2}), "differ at %[2%]: a table and a leaf")
   end)
 
   it("keeps what is shared shared (P37)", function()
