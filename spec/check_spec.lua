@@ -202,6 +202,14 @@ describe("P35: random expression trees", function()
     { "m", "s", function(a) return bp.konst(a, r, n, dtype) end },
     { "m", "m", function(a) return bp.concat{ bp.slice(a, 2, 2), bp.slice(a, 1, 1) } end },
     { "m", "m", function(a) return bp.transpose(bp.reshape(a, n, r)) end },
+    { "s", "v", function(a) return a[1] * a[3] + a[1] end }, { "v", "m", function(a) return a[2] * 0.5 + a[1] end },
+    { "v", "m", function(a) return bp.stack{ bp.column(a, 1)[1], bp.column(a, 1)[2], bp.column(a, 3)[2] } end },
+    { "v", "m", function(a) return bp.slice(bp.flatten(a), 2, 4) end },
+    { "v", "vs", function(a, b) return bp.set(a, bp.element_at(2), b) end },
+    { "v", "vv", function(a, b) return bp.set(a, bp.range(2, 3), bp.slice(b, 1, 2)) end },
+    { "m", "mv", function(a, b) return bp.set(a, bp.row_at(2), b) end },
+    { "m", "m", function(a) return bp.log(bp.softmax(a)) * 0.3 end },
+    { "m", "mvv", function(a, b, c) return bp.linear(a, bp.outer(b, c), b, "tanh") end },
   }
 
   local function program(seed, steps)
@@ -256,6 +264,39 @@ describe("P35: random expression trees", function()
       bp.check(f, x)
       dtype = "f32"
       bp.check{ f = f, args = { help.astype(x, "f32") }, seed = seed }
+    end
+  end)
+
+  it("P35: leaves that are windows, gradients into windows, a kept tape, one leaf alone, the fused update", function()
+    for seed = 1, 80 do
+      local what = "seed " .. seed
+      local f, x = program(seed * 503, seed % 40 + 2), help.random_like(like, seed + 200, -1.2, 1.2)
+      local g = bp.grad(f)(x)
+      close(help.numeric_gradient(f, x), g, 2e-6, what)
+
+      local windows, into = { x[1], x[2] }, { 0, 0 }
+      for i = 3, 6 do windows[i] = help.window(x[i]) end
+      for i = 3, 4 do into[i] = bp.slice(bp.full(0 / 0, n + 4), 3, n + 2) end
+      for i = 5, 6 do into[i] = bp.slice(bp.full(0 / 0, r + 4, n), 3, r + 2) end
+      close(g, bp.grad(f, { into = into })(windows), 1e-12, what)
+      close(g, into, 1e-12, what)
+
+      local _, pullback <close> = bp.vjp(f, x)
+      local first = pullback(1)
+      close(g, first, 1e-12, what)
+      pullback(-3.5)
+      help.same(first, pullback(1), what)
+
+      for i = 1, 6 do
+        close(g[i], bp.grad(function(leaf)
+          local all = table.move(x, 1, 6, 1, {})
+          all[i] = leaf
+          return f(all)
+        end)(x[i]), 1e-12, what)
+      end
+
+      bp.optim.sgd{ lr = 0.1, weight_decay = 0.5 }:minimize(f, windows)
+      close(help.combine(0.95, x, -0.1, g), windows, 1e-12, what)
     end
   end)
 

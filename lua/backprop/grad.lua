@@ -20,11 +20,11 @@ local grad = {}
 
 -- A copy of x with variables for leaves, and how many there are.
 local function track(tape, x, name, into)
-  local count = 0
+  local count, track_leaf = 0, tape.leaf
   local function leaf(value, target)
     count = count + 1
     if kind(value) == nil then return tape:object(value) end
-    return tape:leaf(value, target, name)
+    return track_leaf(tape, value, target, name)
   end
   if into == nil then return tree.map(name, leaf, x), count end
   return tree.map(name .. ": into", function(value, target)
@@ -61,6 +61,10 @@ end
 
 -- Seeds every tracked leaf of a result with ones.
 local function seed_ones(tape, name, result)
+  if kind(result) == "number" then -- a loss: the usual case
+    if tape:owns(result) then tape:seed(result) end
+    return
+  end
   local leaves = 0
   tree.visit(result, function(leaf)
     leaves = leaves + 1

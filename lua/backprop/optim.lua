@@ -138,6 +138,13 @@ function Optimiser:step(params, grads)
   end
 end
 
+-- Instances are stepped by functions of the user's, which may raise: not in the middle of a descent.
+local function has_instances(params)
+  local found = false
+  tree.visit(params, function(leaf) found = found or kind(leaf) == nil end, "bp.optim")
+  return found
+end
+
 --- Gradient and update as one; returns the loss.
 function Optimiser:minimize(f, params, ...)
   check_self(self)
@@ -146,7 +153,7 @@ function Optimiser:minimize(f, params, ...)
   if kind(params) == "number" then
     raise("bp.optim: a bare number cannot be changed in place: put it in a table")
   end
-  if self.descends then return self:descend(f, params, ...) end
+  if self.descends and not has_instances(params) then return self:descend(f, params, ...) end
   local loss, gradients = grad.value_and_grad(f, nil, "bp.optim")(params, ...)
   self:step(params, gradients)
   tree.visit(gradients, function(leaf) if kind(leaf) ~= "number" and kind(leaf) then core.release(leaf) end end)
@@ -157,18 +164,18 @@ end
 function Optimiser:descend(f, params, ...)
   local decay, rate = 1 - self.lr * self.weight_decay, self.lr
   return grad.descend("bp.optim", f, params, function(tape)
-    local count = 0
+    local count, descend, done = 0, tape.descend, {}
     self.steps = self.steps + 1
-    local done = {}
     local function visit(holder, key)
       local parameter = holder[key]
-      if tree.is_leaf(parameter) then
+      if kind(parameter) then
         count = count + 1
-        local number = tape:descend(count, decay, rate)
+        local number = descend(tape, count, decay, rate)
         if number then holder[key] = number end
       elseif tree.is_branch(parameter) and not done[parameter] then
         done[parameter] = true
-        for _, name in ipairs(tree.keys(parameter, "bp.optim")) do visit(parameter, name) end
+        local keys = tree.keys(parameter, "bp.optim")
+        for i = 1, #keys do visit(parameter, keys[i]) end
       end
     end
     visit({params}, 1)
