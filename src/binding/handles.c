@@ -57,9 +57,9 @@ bp_handle *bp_push_handle(lua_State *L, bp_state *s) {
   return handle;
 }
 
-/* One mebibyte at a time: a step of the collector for every small array would cost more than it frees. */
+/* Eight mebibytes at a time: a step of the collector for every small array would cost more than it frees. */
 void bp_report(lua_State *L, bp_state *s) {
-  const ptrdiff_t enough = (ptrdiff_t)1 << 20;
+  const ptrdiff_t enough = (ptrdiff_t)1 << 23;
   if (s->unreported < enough) return;
   int kilobytes = (int)(s->unreported >> 10);
   s->unreported = 0;
