@@ -10,7 +10,10 @@
 # oldest processor. No object and no link ever sees -ffast-math (design section 4). All objects go to build/, and are
 # built again when the flags change. CFLAGS, LDFLAGS, LUA_INCDIR and OPENBLAS_DIR/_LIBDIR may be given.
 
-LUA := $(or $(LUA),$(shell command -v lua5.4 || command -v lua-5.4 || command -v lua54 || echo lua))
+# Looked for when it is needed, not when make starts: on a new machine `deps` installs it in between.
+ifeq ($(LUA),)
+LUA = $(shell command -v lua5.4 || command -v lua-5.4 || command -v lua54 || echo lua)
+endif
 BUSTED ?= busted
 BUILD ?= build
 PREFIX ?= /usr/local
