@@ -351,10 +351,10 @@ int bp_equal(lua_State *L) {
     lua_pushboolean(L, false);
     return 1;
   }
-  bp_operand x, y;
+  bp_single x, y;
   bp_box *box = NULL;
-  bp_read_operand(L, s, 1, "==", &x, &box);
-  bp_read_operand(L, s, 2, "==", &y, &box);
+  bp_read_single(L, s, 1, "==", &x, &box);
+  bp_read_single(L, s, 2, "==", &y, &box);
   if (x.array.rank == 0 || y.array.rank == 0)
     lua_pushboolean(L, x.array.rank == y.array.rank && x.number == y.number);
   else

@@ -102,9 +102,23 @@ void bp_push_variable(lua_State *L, bp_state *s, bp_box *box, bp_index node);
 /* Tells the collector of bytes it cannot see, if they are many. May run finalizers. */
 void bp_report(lua_State *L, bp_state *s);
 
-/* Reads a number, array or variable; false if the value is none. *box is set by the first variable and compared with
- * that of others. */
-bool bp_read_operand(lua_State *L, bp_state *s, int index, const char *name, bp_operand *operand, bp_box **box);
+/* Reads a number, array or variable as operand k; false if the value is none. *box is set by the first variable and
+ * compared with that of others. */
+bool bp_read_operand(lua_State *L, bp_state *s, int index, const char *name, bp_operands *operands, size_t k,
+                     bp_box **box);
+
+/* Pushes a userdata with room for so many operands. */
+void bp_push_operands(lua_State *L, size_t count, bp_operands *operands);
+
+/* One operand: `list` is of this one. It must not be copied, since the list and a number's array point into it. */
+typedef struct bp_single {
+  bp_operands list;
+  bp_array array;
+  double number;
+  bp_index node;
+} bp_single;
+
+bool bp_read_single(lua_State *L, bp_state *s, int index, const char *name, bp_single *single, bp_box **box);
 
 /* ---- the families; each adds its functions to the table on the top of the stack ---- */
 

@@ -28,11 +28,11 @@ static void count_arrays(lua_State *L, bp_state *s, size_t count, uint8_t step) 
 }
 
 static void check_gradient(lua_State *L, bp_state *s, const bp_call *call, size_t input, const bp_array *expected,
-                           const bp_operand *got) {
-  bool same = bp_same_shape(expected, &got->array) && (expected->rank == 0 || expected->dtype == got->array.dtype);
+                           const bp_array *got) {
+  bool same = bp_same_shape(expected, got) && (expected->rank == 0 || expected->dtype == got->dtype);
   if (same) return;
   bp_raise(L, s, "%s: the pullback's gradient number %d has shape %s (%s), expected %s (%s)", call->op->name,
-           (int)input + 1, bp_describe(&got->array).text, bp_dtype_name(got->array.dtype), bp_describe(expected).text,
+           (int)input + 1, bp_describe(got).text, bp_dtype_name(got->dtype), bp_describe(expected).text,
            bp_dtype_name(expected->dtype));
 }
 
@@ -42,7 +42,7 @@ static void give(lua_State *L, bp_state *s, const bp_sweep_call *sweep, size_t i
   bp_tape *tape = sweep->tape;
   bp_index index = sweep->inputs[input];
   const bp_node *node = &tape->nodes[index];
-  bp_operand gradient;
+  bp_single gradient;
   bp_box *other = NULL;
   if (node->object) {
     lua_pushvalue(L, -1);
@@ -50,11 +50,10 @@ static void give(lua_State *L, bp_state *s, const bp_sweep_call *sweep, size_t i
     bp_sweep_give_object(tape, index);
     return;
   }
-  if (!bp_read_operand(L, s, -1, sweep->call.op->name, &gradient, &other) || other != NULL)
+  if (!bp_read_single(L, s, -1, sweep->call.op->name, &gradient, &other) || other != NULL)
     bp_raise(L, s, "%s: the pullback's gradient number %d: expected a %s, got %s", sweep->call.op->name, (int)input + 1,
              node->value.rank == 0 ? "number" : "vector or matrix", bp_type_of(L, s, -1));
-  check_gradient(L, s, &sweep->call, input, &node->value, &gradient);
-  if (gradient.array.rank == 0) gradient.array.data = &gradient.number;
+  check_gradient(L, s, &sweep->call, input, &node->value, &gradient.array);
   bp_handle *handle = bp_handle_at(L, s, -1);
   bool take = handle != NULL && !tape->kept && !handle->read_only && !is_given_twice(handle) &&
               handle->array.buffer->references == 1;
@@ -170,15 +169,16 @@ static int operation(lua_State *L) {
 }
 
 /* Reads a list of leaves at a stack index; what is neither number nor array is an object. Its box is noted. */
-static void read_leaves(lua_State *L, bp_state *s, int list, const char *name, bp_operand *leaves, bool *objects,
-                        size_t count, bp_box **box) {
-  for (size_t k = 0; k < count; k++) {
+static void read_leaves(lua_State *L, bp_state *s, int list, const char *name, bp_operands *leaves, bool *objects,
+                        bp_box **box) {
+  for (size_t k = 0; k < leaves->count; k++) {
     lua_rawgeti(L, list, (lua_Integer)k + 1);
-    objects[k] = false;
-    if (!bp_read_operand(L, s, -1, name, &leaves[k], box)) {
+    objects[k] = !bp_read_operand(L, s, -1, name, leaves, k, box);
+    if (objects[k]) {
       const bp_variable *variable = bp_variable_at(L, s, -1);
-      leaves[k] = (bp_operand){.node = variable != NULL ? variable->node : BP_NONE, .array = bp_shape_number()};
-      objects[k] = true;
+      leaves->node[k] = variable != NULL ? variable->node : BP_NONE;
+      leaves->number[k] = 0;
+      leaves->array[k] = bp_number_at(&leaves->number[k]);
     }
     lua_pop(L, 1);
   }
@@ -189,16 +189,17 @@ static void read_leaves(lua_State *L, bp_state *s, int list, const char *name, b
 static int record(lua_State *L) {
   bp_state *s = bp_state_of(L);
   const custom_row *row = lua_touserdata(L, 1);
-  size_t inputs = lua_rawlen(L, 3), results = lua_rawlen(L, 4);
-  bp_operand *operands = lua_newuserdatauv(L, (inputs + results) * (sizeof *operands + sizeof(bool)) + 1, 0);
-  bool *objects = (bool *)(operands + inputs + results);
+  bp_operands inputs, results;
+  bp_push_operands(L, lua_rawlen(L, 3), &inputs);
+  bp_push_operands(L, lua_rawlen(L, 4), &results);
+  bool *objects = lua_newuserdatauv(L, inputs.count + results.count + 1, 0);
   bp_box *box = NULL, *none = NULL;
-  read_leaves(L, s, 3, row->name, operands, objects, inputs, &box);
-  read_leaves(L, s, 4, row->name, operands + inputs, objects + inputs, results, &none);
+  read_leaves(L, s, 3, row->name, &inputs, objects, &box);
+  read_leaves(L, s, 4, row->name, &results, objects + inputs.count, &none);
   if (box == NULL || none != NULL) return bp_raise(L, s, "%s: a forward must return plain values", row->name);
   bp_tape *tape = &box->tape;
-  for (size_t k = 0; k < inputs; k++)
-    if (operands[k].node != BP_NONE) BP_TRY(L, s, bp_node_check(tape, operands[k].node, &row->op));
+  for (size_t k = 0; k < inputs.count; k++)
+    if (inputs.node[k] != BP_NONE) BP_TRY(L, s, bp_node_check(tape, inputs.node[k], &row->op));
 
   bp_push_box_table(L, box);
   lua_pushvalue(L, 2);
@@ -207,13 +208,13 @@ static int record(lua_State *L) {
   bp_attributes attributes = {.integer = {place}};
   bp_index first = 0;
   BP_TRY(L, s,
-         bp_tape_record(tape, &row->op, operands, inputs, &attributes, operands + inputs, objects + inputs, results,
+         bp_tape_record(tape, &row->op, &inputs, &attributes, results.array, objects + inputs.count, results.count,
                         &first));
   if (s->tracing) bp_trace(L, s, box, first);
   tape->nodes[first].forward = (float)(luaL_optnumber(L, 5, 0) * 1e9);
-  lua_createtable(L, (int)results, 0);
-  for (size_t k = 0; k < results; k++) {
-    if (objects[inputs + k]) {
+  lua_createtable(L, (int)results.count, 0);
+  for (size_t k = 0; k < results.count; k++) {
+    if (objects[inputs.count + k]) {
       lua_rawgeti(L, 4, (lua_Integer)k + 1);
       bp_keep_object(L, box, first + (bp_index)k);
       lua_pop(L, 1);

@@ -3,18 +3,24 @@
 
 /* ---- finding ----------------------------------------------------------------------------------------------------- */
 
-static void *marked(lua_State *L, int index, const void *mark, size_t size) {
-  if (lua_type(L, index) != LUA_TUSERDATA || lua_rawlen(L, index) != size) return NULL;
+/* The block of a full userdata that is large enough for a mark, or NULL. A light one has no length. */
+static inline void *block_at(lua_State *L, int index) {
   void *block = lua_touserdata(L, index);
-  return *(const void **)block == mark ? block : NULL;
+  return block != NULL && lua_rawlen(L, index) >= sizeof(void *) ? block : NULL;
+}
+
+static inline bool has_mark(const void *block, const void *mark) {
+  return *(const void *const *)block == mark;
 }
 
 bp_handle *bp_handle_at(lua_State *L, bp_state *s, int index) {
-  return marked(L, index, &s->array_mark, sizeof(bp_handle));
+  void *block = block_at(L, index);
+  return block != NULL && has_mark(block, &s->array_mark) ? block : NULL;
 }
 
 bp_variable *bp_variable_at(lua_State *L, bp_state *s, int index) {
-  return marked(L, index, &s->variable_mark, sizeof(bp_variable));
+  void *block = block_at(L, index);
+  return block != NULL && has_mark(block, &s->variable_mark) ? block : NULL;
 }
 
 static void check_usable(lua_State *L, bp_state *s, const bp_handle *handle, const char *name) {
@@ -99,35 +105,55 @@ void bp_push_variable(lua_State *L, bp_state *s, bp_box *box, bp_index node) {
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
-bool bp_read_operand(lua_State *L, bp_state *s, int index, const char *name, bp_operand *operand, bp_box **box) {
-  operand->node = BP_NONE;
-  if (lua_type(L, index) == LUA_TNUMBER) {
-    operand->array = bp_shape_number();
-    operand->number = lua_tonumber(L, index);
-    return true;
-  }
-  const bp_variable *variable = bp_variable_at(L, s, index);
-  if (variable != NULL) {
-    bool live = variable->generation == variable->box->tape.generation;
-    if (live && *box != NULL && *box != variable->box)
-      bp_raise(L, s,
-               "%s: the operands are tracked by two different calls, one inside another (that is not "
-               "supported: pass the inner call plain values, with bp.value)",
-               name);
-    bp_box *found = bp_check_variable(L, s, variable, name);
-    *box = found;
-    const bp_node *node = &found->tape.nodes[variable->node];
-    if (node->object) return false;
-    operand->node = variable->node;
-    operand->array = node->value;
-    operand->number = node->number;
-    return true;
-  }
-  const bp_handle *handle = bp_handle_at(L, s, index);
-  if (handle == NULL) return false;
-  check_usable(L, s, handle, name);
-  operand->array = handle->array;
+static bool read_variable(lua_State *L, bp_state *s, const bp_variable *variable, const char *name,
+                          bp_operands *operands, size_t k, bp_box **box) {
+  bool live = variable->generation == variable->box->tape.generation;
+  if (live && *box != NULL && *box != variable->box)
+    bp_raise(L, s,
+             "%s: the operands are tracked by two different calls, one inside another (that is not "
+             "supported: pass the inner call plain values, with bp.value)",
+             name);
+  bp_box *found = bp_check_variable(L, s, variable, name);
+  *box = found;
+  const bp_node *node = &found->tape.nodes[variable->node];
+  if (node->object) return false;
+  operands->node[k] = variable->node;
+  operands->array[k] = node->value;
+  if (node->value.rank != 0) return true;
+  operands->number[k] = node->number;
+  operands->array[k].data = &operands->number[k];
   return true;
+}
+
+bool bp_read_operand(lua_State *L, bp_state *s, int index, const char *name, bp_operands *operands, size_t k,
+                     bp_box **box) {
+  const void *block = block_at(L, index);
+  if (block == NULL) {
+    if (lua_type(L, index) != LUA_TNUMBER) return false;
+    operands->number[k] = lua_tonumber(L, index);
+    operands->array[k] = bp_number_at(&operands->number[k]);
+  } else if (has_mark(block, &s->variable_mark)) {
+    return read_variable(L, s, block, name, operands, k, box);
+  } else if (has_mark(block, &s->array_mark)) {
+    const bp_handle *handle = block;
+    check_usable(L, s, handle, name);
+    operands->array[k] = handle->array;
+  } else {
+    return false;
+  }
+  operands->node[k] = BP_NONE;
+  return true;
+}
+
+void bp_push_operands(lua_State *L, size_t count, bp_operands *operands) {
+  bp_array *arrays = lua_newuserdatauv(L, count * (sizeof(bp_array) + sizeof(double) + sizeof(bp_index)) + 1, 0);
+  double *numbers = (double *)(arrays + count);
+  *operands = (bp_operands){count, arrays, numbers, (bp_index *)(numbers + count)};
+}
+
+bool bp_read_single(lua_State *L, bp_state *s, int index, const char *name, bp_single *single, bp_box **box) {
+  single->list = (bp_operands){1, &single->array, &single->number, &single->node};
+  return bp_read_operand(L, s, index, name, &single->list, 0, box);
 }
 
 /* ---- small arguments --------------------------------------------------------------------------------------------- */

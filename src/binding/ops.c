@@ -114,9 +114,10 @@ static bool read_signature(entry *e) {
 
 /* What a call collects. The operands of a list stand in a userdata on the stack. */
 typedef struct arguments {
-  bp_operand few[BP_FEW_OPERANDS];
-  bp_operand *operands;
-  size_t count;
+  bp_operands operands;
+  bp_array arrays[BP_FEW_OPERANDS];
+  double few_numbers[BP_FEW_OPERANDS];
+  bp_index nodes[BP_FEW_OPERANDS];
   bp_attributes attributes;
   size_t numbers, integers;
   bp_handle *held; /* the indices' storage */
@@ -136,24 +137,24 @@ static int wrong_number(lua_State *L, bp_state *s, const entry *e, int index, co
 static void read_list(lua_State *L, bp_state *s, const entry *e, int index, arguments *a) {
   size_t n = lua_rawlen(L, index);
   if (n > BP_MAX_ELEMENTS) bp_raise(L, s, "%s: argument %d: the list is too long", e->name, index);
-  if (n > BP_FEW_OPERANDS) a->operands = lua_newuserdatauv(L, n * sizeof *a->operands, 0);
+  if (n > BP_FEW_OPERANDS) bp_push_operands(L, n, &a->operands);
   for (size_t k = 0; k < n; k++) {
     lua_rawgeti(L, index, (lua_Integer)k + 1);
-    if (!bp_read_operand(L, s, -1, e->name, &a->operands[k], &a->box))
+    if (!bp_read_operand(L, s, -1, e->name, &a->operands, k, &a->box))
       bp_raise(L, s, "%s: element %d of the list: expected a number, vector or matrix, got %s", e->name, (int)k + 1,
                bp_type_of(L, s, -1));
     lua_pop(L, 1);
   }
-  a->count = n;
+  a->operands.count = n;
 }
 
 /* A plain number, or the value of a tracked one: where it only chooses (an index, an axis, a size) the result does not
  * depend on it smoothly, and it takes no gradient. */
 static bool read_number(lua_State *L, bp_state *s, int index, const char *name, double *value) {
-  bp_operand operand;
+  bp_single operand;
   bp_box *box = NULL;
   if (lua_type(L, index) != LUA_TNUMBER && bp_variable_at(L, s, index) == NULL) return false;
-  if (!bp_read_operand(L, s, index, name, &operand, &box) || operand.array.rank != 0) return false;
+  if (!bp_read_single(L, s, index, name, &operand, &box) || operand.array.rank != 0) return false;
   *value = operand.number;
   return true;
 }
@@ -204,7 +205,7 @@ static void read_indices(lua_State *L, bp_state *s, const entry *e, int index, c
 /* A target of class numbers: a number, a list, or a vector where the logits are a batch. */
 static bool is_classes(lua_State *L, bp_state *s, int index, const arguments *a) {
   const bp_handle *handle = bp_handle_at(L, s, index);
-  if (handle != NULL) return handle->array.rank == 1 && a->count > 0 && a->operands[0].array.rank == 2;
+  if (handle != NULL) return handle->array.rank == 1 && a->operands.count > 0 && a->arrays[0].rank == 2;
   double number;
   return lua_istable(L, index) || read_number(L, s, index, "target", &number);
 }
@@ -233,8 +234,8 @@ static bool read_argument(lua_State *L, bp_state *s, const entry *e, const param
   bool absent = p->optional && is_left_out(L, p, index);
   switch (p->kind) {
   case VALUE:
-    if (!bp_read_operand(L, s, index, e->name, &a->operands[a->count], &a->box)) wrong(L, s, e, index, p);
-    a->count++;
+    if (!bp_read_operand(L, s, index, e->name, &a->operands, a->operands.count, &a->box)) wrong(L, s, e, index, p);
+    a->operands.count++;
     return true;
   case VALUES:
     if (!lua_istable(L, index)) wrong(L, s, e, index, p);
@@ -248,8 +249,8 @@ static bool read_argument(lua_State *L, bp_state *s, const entry *e, const param
   case TARGET:
     if (is_classes(L, s, index, a))
       read_indices(L, s, e, index, p, a);
-    else if (bp_read_operand(L, s, index, e->name, &a->operands[a->count], &a->box))
-      a->count++;
+    else if (bp_read_operand(L, s, index, e->name, &a->operands, a->operands.count, &a->box))
+      a->operands.count++;
     else
       wrong(L, s, e, index, p);
     return true;
@@ -262,8 +263,8 @@ static bool read_argument(lua_State *L, bp_state *s, const entry *e, const param
 static void read_arguments(lua_State *L, bp_state *s, const entry *e, int given, arguments *a) {
   int index = 1;
   if (given < e->count) lua_settop(L, e->count); /* what is absent is nil, whatever is pushed later */
-  a->operands = a->few;
-  a->count = a->numbers = a->integers = 0;
+  a->operands = (bp_operands){0, a->arrays, a->few_numbers, a->nodes};
+  a->numbers = a->integers = 0;
   a->box = NULL;
   a->held = NULL;
   if (e->has_attributes) a->attributes = (bp_attributes){.index_buffer = NULL};
@@ -286,8 +287,8 @@ void bp_trace(lua_State *L, bp_state *s, const bp_box *box, bp_index node) {
 }
 
 static bool all_numbers(const arguments *a) {
-  for (size_t k = 0; k < a->count; k++)
-    if (a->operands[k].array.rank != 0) return false;
+  for (size_t k = 0; k < a->operands.count; k++)
+    if (a->operands.array[k].rank != 0) return false;
   return true;
 }
 
@@ -299,6 +300,7 @@ static bool may_give_arrays(const bp_op *op, const arguments *a) {
 
 /* A view of a read-only array is one, too. */
 static bool is_window_of_read_only(lua_State *L, bp_state *s, const entry *e, const bp_array *result) {
+  if (result->buffer->references == 1) return false;
   for (int k = 1; k <= e->count; k++) {
     const bp_handle *handle = bp_handle_at(L, s, k);
     if (handle != NULL && handle->read_only && handle->array.buffer == result->buffer) return true;
@@ -320,7 +322,7 @@ static int call(lua_State *L, bp_state *s, const entry *e, int given) {
   }
   int first = lua_gettop(L) - results + 1;
   bp_tape *tape = a.box == NULL ? NULL : &a.box->tape;
-  BP_TRY(L, s, bp_apply(&s->cx, tape, op, a.operands, a.count, e->has_attributes ? &a.attributes : NULL, outcomes));
+  BP_TRY(L, s, bp_apply(&s->cx, tape, op, &a.operands, e->has_attributes ? &a.attributes : NULL, outcomes));
   if (a.held != NULL) bp_array_release(&s->cx, &a.held->array);
   for (int k = 0; k < results; k++) {
     const bp_outcome *outcome = &outcomes[k];
@@ -348,12 +350,11 @@ static int call_op(lua_State *L) {
 static int call_operator(lua_State *L) {
   bp_state *s = bp_state_of(L);
   const entry *e = lua_touserdata(L, lua_upvalueindex(2));
-  const char *event = lua_tostring(L, lua_upvalueindex(3));
   if (e->count == 1) {
     lua_settop(L, 1);
   } else {
-    int other = lua_istable(L, 1) ? 1 : 2;
-    if (lua_istable(L, other) && luaL_getmetafield(L, other, event) != LUA_TNIL) {
+    int other = lua_istable(L, 1) ? 1 : lua_istable(L, 2) ? 2 : 0;
+    if (other != 0 && luaL_getmetafield(L, other, lua_tostring(L, lua_upvalueindex(3))) != LUA_TNIL) {
       lua_insert(L, 1);
       lua_call(L, 2, 1);
       return 1;

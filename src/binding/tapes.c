@@ -97,7 +97,7 @@ static int collect_tape(lua_State *L) {
 static int leaf(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_box *box = open_box(L, s);
-  bp_operand value;
+  bp_single value;
   bp_box *other = NULL;
   const char *name = luaL_optstring(L, 4, "bp.grad");
   bp_index index;
@@ -107,7 +107,7 @@ static int leaf(lua_State *L) {
                     "%s: an argument is tracked by another call (a gradient inside a gradient is not "
                     "supported: pass plain values, with bp.value)",
                     name);
-  if (!bp_read_operand(L, s, 2, name, &value, &other))
+  if (!bp_read_single(L, s, 2, name, &value, &other))
     return bp_raise(L, s, "%s: expected a number, vector or matrix, got %s", name, bp_type_of(L, s, 2));
   const bp_array *into = NULL;
   if (!lua_isnoneornil(L, 3)) {
@@ -121,7 +121,7 @@ static int leaf(lua_State *L) {
       if (bp_overlap(into, &box->tape.into[k]))
         return bp_raise(L, s, "%s: into: two gradients would go to the same array", name);
   }
-  BP_TRY(L, s, bp_tape_leaf(&box->tape, &value, into, &index));
+  BP_TRY(L, s, bp_tape_leaf(&box->tape, &value.array, into, &index));
   bp_push_variable(L, s, box, index);
   return 1;
 }
@@ -255,13 +255,12 @@ static int seed(lua_State *L) {
     BP_TRY(L, s, bp_sweep_seed(&box->tape, variable->node, NULL));
     return 0;
   }
-  bp_operand cotangent;
+  bp_single cotangent;
   bp_box *other = NULL;
-  bool fits = bp_read_operand(L, s, 3, "bp.vjp", &cotangent, &other) && other == NULL &&
+  bool fits = bp_read_single(L, s, 3, "bp.vjp", &cotangent, &other) && other == NULL &&
               bp_same_shape(&cotangent.array, &node->value) &&
               (node->value.rank == 0 || cotangent.array.dtype == node->value.dtype);
   if (!fits) return bp_raise(L, s, "bp.vjp: the cotangent does not fit the result");
-  if (cotangent.array.rank == 0) cotangent.array.data = &cotangent.number;
   BP_TRY(L, s, bp_sweep_seed(&box->tape, variable->node, &cotangent.array));
   return 0;
 }
@@ -339,7 +338,7 @@ static int gradient(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_box *box = open_box(L, s);
   bp_index index = check_leaf(L, s, box);
-  bp_operand found;
+  bp_outcome found;
   if (box->tape.nodes[index].value.rank == 0) {
     if (box->tape.nodes[index].object) {
       bp_push_box_table(L, box);

@@ -85,9 +85,9 @@ static int variable_tostring(lua_State *L) {
 
 /* The numbers of two operands of a comparison. */
 static void compared(lua_State *L, bp_state *s, const char *event, double *x, double *y) {
-  bp_operand a, b;
+  bp_single a, b;
   bp_box *box = NULL;
-  if (!bp_read_operand(L, s, 1, event, &a, &box) || !bp_read_operand(L, s, 2, event, &b, &box) || a.array.rank != 0 ||
+  if (!bp_read_single(L, s, 1, event, &a, &box) || !bp_read_single(L, s, 2, event, &b, &box) || a.array.rank != 0 ||
       b.array.rank != 0)
     bp_raise(L, s, "%s compares numbers, got %s and %s: bp.less and its kin compare arrays element by element", event,
              bp_type_of(L, s, 1), bp_type_of(L, s, 2));

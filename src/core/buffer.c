@@ -10,9 +10,9 @@ _Static_assert(sizeof(bp_buffer) <= BP_ALIGNMENT, "the header of a buffer must f
 static size_t class_of(size_t bytes, size_t *capacity) {
   if (bytes < 64) bytes = 64;
   size_t exponent = (size_t)(63 - __builtin_clzll(bytes));
-  size_t step = (size_t)1 << (exponent - 2);
-  size_t steps = (bytes - ((size_t)1 << exponent) + step - 1) / step;
-  *capacity = ((size_t)1 << exponent) + steps * step;
+  size_t shift = exponent - 2;
+  size_t steps = (bytes - ((size_t)1 << exponent) + ((size_t)1 << shift) - 1) >> shift;
+  *capacity = ((size_t)1 << exponent) + (steps << shift);
   return (exponent - 6) * 4 + steps;
 }
 
@@ -44,13 +44,14 @@ static void trim(bp_context *cx, size_t capacity) {
   }
 }
 
-static bp_buffer *allocate(bp_context *cx, size_t capacity) {
+static bp_buffer *allocate(bp_context *cx, size_t size_class, size_t capacity) {
   size_t block_size = capacity + 2 * BP_ALIGNMENT;
   char *block = bp_resize(cx, NULL, 0, block_size);
   if (block == NULL) return NULL;
   size_t misfit = (uintptr_t)block % BP_ALIGNMENT;
   bp_buffer *buffer = (bp_buffer *)(void *)(block + (misfit == 0 ? 0 : BP_ALIGNMENT - misfit));
   buffer->capacity = capacity;
+  buffer->size_class = (uint32_t)size_class;
   buffer->block = block;
   buffer->block_size = block_size;
   cx->stats.allocations++;
@@ -66,7 +67,7 @@ bp_buffer *bp_buffer_new(bp_context *cx, size_t bytes) {
     cx->stats.bytes_pooled -= capacity;
   } else {
     trim(cx, capacity);
-    buffer = allocate(cx, capacity);
+    buffer = allocate(cx, size_class, capacity);
     if (buffer == NULL) return NULL;
   }
   buffer->references = 1;
@@ -84,9 +85,7 @@ void bp_buffer_release(bp_context *cx, bp_buffer *buffer) {
     give_back(cx, buffer);
     return;
   }
-  size_t capacity;
-  size_t size_class = class_of(buffer->capacity, &capacity);
-  buffer->next = cx->pool.freed[size_class];
-  cx->pool.freed[size_class] = buffer;
-  cx->stats.bytes_pooled += capacity;
+  buffer->next = cx->pool.freed[buffer->size_class];
+  cx->pool.freed[buffer->size_class] = buffer;
+  cx->stats.bytes_pooled += buffer->capacity;
 }

@@ -9,7 +9,8 @@
 #include "../backprop.h"
 
 struct bp_buffer {
-  size_t capacity; /* usable bytes: its size class */
+  size_t capacity; /* usable bytes: those of its size class */
+  uint32_t size_class;
   uint32_t references;
   uint32_t version;
   bp_buffer *next; /* in the pool: freed before this one */

@@ -11,6 +11,11 @@
 #ifndef BP_KERNELS_FORMULAS_H
 #define BP_KERNELS_FORMULAS_H
 
+/* A cotangent of 0 gives 0, also where the slope is infinite; but a NaN among the operands is not hidden. */
+#define BP_ADJOINT(g, x, y, adjoint) SELECT((g) == 0 && (x) == (x) && (y) == (y), C(0), adjoint)
+
+#define SILU_SLOPE(s) ((s) * (1 + x * (1 - (s))))
+
 /* clang-format off */
 #define BP_UNARY_FORMULAS(X) \
   X(negative,   -x,                                          -g) \

@@ -12,6 +12,22 @@ static inline const bp_loops *bp_loops_of(const bp_context *cx, unsigned dtype) 
   return cx->loops[dtype];
 }
 
+/* ---- numbers.c: a formula on single numbers ---- */
+
+/* z = f(x, y); the adjoint of x or of y. A formula of one operand takes no y, and has only the first adjoint. */
+typedef struct bp_number_rule {
+  double (*value)(double x, double y, const double *parameters);
+  double (*adjoint[2])(double g, double x, double y, double z, const double *parameters);
+} bp_number_rule;
+
+typedef struct bp_number_rules {
+#define BP_RULE(name, ...) bp_number_rule name##_;
+  BP_UNARY_FORMULAS(BP_RULE) BP_BINARY_FORMULAS(BP_RULE) BP_COMPARISON_FORMULAS(BP_RULE)
+#undef BP_RULE
+} bp_number_rules;
+
+extern const bp_number_rules bp_numbers;
+
 /* ---- map.c: element by element ---- */
 
 /* Which loops: BP_LOOP(exp) is the place of a formula in the table of any dtype. */

@@ -2,10 +2,8 @@
  * vector of c elements over the rows of an r x c matrix; the cotangent of what was broadcast is summed back. */
 #include "op.h"
 
-#define LOOP_OF(name) (&(const size_t){BP_LOOP(name)})
-
 static size_t loop_of(const bp_call *call) {
-  return *(const size_t *)call->op->data;
+  return bp_formula_of(call->op)->loop;
 }
 
 static bp_status binary_forward(bp_call *call) {
@@ -41,16 +39,16 @@ static bp_status where_backward(bp_call *call) {
   "{ {1.5, -0.7}, {bp.vector{1, 2, 3}, bp.vector{0.5, 4, -1}}, {bp.vector{1, 2}, 3}, {2, bp.vector{1, 4}}, " \
   "{bp.matrix{{1, 2, 3}, {4, 5, 6}}, bp.vector{0.5, -1, 2}} }"
 
-#define BINARY(NAME, FLAGS, PASSES, SAMPLES_, DOC, FORMULA)                                              \
-  {                                                                                                      \
-    .name = #NAME, .signature = "value x, value y", .doc = DOC, .formula = FORMULA, .samples = SAMPLES_, \
-    .flags = BP_OP_SEQUENTIAL | BP_OP_ELEMENTWISE | FLAGS, .passes = PASSES, .data = LOOP_OF(NAME),      \
-    .shape = bp_shape_broadcast, .forward = binary_forward, .backward = binary_backward                  \
+#define BINARY(NAME, FLAGS, PASSES, SAMPLES_, DOC, FORMULA)                                                            \
+  {                                                                                                                    \
+    .name = #NAME, .signature = "value x, value y", .doc = DOC, .formula = FORMULA, .samples = SAMPLES_,               \
+    .flags = BP_OP_SEQUENTIAL | BP_OP_ELEMENTWISE | BP_OP_FORMULA | FLAGS, .passes = PASSES, .data = BP_FORMULA(NAME), \
+    .shape = bp_shape_broadcast, .forward = binary_forward, .backward = binary_backward                                \
   }
 #define COMPARISON(NAME, DOC)                                                                                 \
   {                                                                                                           \
     .name = #NAME, .signature = "value x, value y", .doc = DOC, .formula = "no gradient", .samples = SAMPLES, \
-    .data = LOOP_OF(NAME), .shape = bp_shape_broadcast, .forward = binary_forward                             \
+    .flags = BP_OP_FORMULA, .data = BP_FORMULA(NAME), .shape = bp_shape_broadcast, .forward = binary_forward  \
   }
 
 static const bp_op rows[] = {

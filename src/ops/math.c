@@ -1,10 +1,8 @@
 /* Element-wise operations of one operand; their formulas stand in kernels/formulas.h. */
 #include "op.h"
 
-#define LOOP_OF(name) (&(const size_t){BP_LOOP(name)})
-
 static size_t loop_of(const bp_call *call) {
-  return *(const size_t *)call->op->data;
+  return bp_formula_of(call->op)->loop;
 }
 
 static bp_status unary_forward(bp_call *call) {
@@ -28,16 +26,16 @@ static bp_status clamp_shape(bp_call *call) {
 #define POSITIVE "{ {0.7}, {bp.vector{1.5, 0.3, 2}}, {bp.matrix{{0.5, 0.2}, {1.5, 0.1}}} }"
 #define BELOW_ONE "{ {0.7}, {-0.3}, {bp.vector{-0.5, 0.3, 0.9}}, {bp.matrix{{0.5, -0.2}, {-0.7, 0.1}}} }"
 
-#define UNARY_WITH(NAME, LOOP, SIGNATURE, SHAPE, SAMPLES, DOC, FORMULA)                                             \
-  {                                                                                                                 \
-    .name = NAME, .signature = SIGNATURE, .doc = DOC, .formula = FORMULA, .samples = SAMPLES,                       \
-    .flags = BP_OP_SEQUENTIAL | BP_OP_ELEMENTWISE, .data = LOOP_OF(LOOP), .shape = SHAPE, .forward = unary_forward, \
-    .backward = unary_backward                                                                                      \
+#define UNARY_WITH(NAME, LOOP, SIGNATURE, SAMPLES, DOC, TEXT)                                                        \
+  {                                                                                                                  \
+    .name = NAME, .signature = SIGNATURE, .doc = DOC, .formula = TEXT, .samples = SAMPLES,                           \
+    .flags = BP_OP_SEQUENTIAL | BP_OP_ELEMENTWISE | BP_OP_FORMULA, .data = BP_FORMULA(LOOP), .shape = bp_shape_same, \
+    .forward = unary_forward, .backward = unary_backward                                                             \
   }
-#define UNARY(NAME, SAMPLES, DOC, FORMULA) UNARY_WITH(#NAME, NAME, "value x", bp_shape_same, SAMPLES, DOC, FORMULA)
+#define UNARY(NAME, SAMPLES, DOC, TEXT) UNARY_WITH(#NAME, NAME, "value x", SAMPLES, DOC, TEXT)
 
 static const bp_op rows[] = {
-    UNARY_WITH("neg", negative, "value x", bp_shape_same, ANYWHERE, "The negative.", "y = -x; dx = -dy"),
+    UNARY_WITH("neg", negative, "value x", ANYWHERE, "The negative.", "y = -x; dx = -dy"),
     UNARY(exp, ANYWHERE, "e to the power of x.", "y = e^x; dx = dy y"),
     UNARY(log, POSITIVE, "The natural logarithm; -inf at 0, NaN below.", "y = log x; dx = dy / x"),
     UNARY(log1p, POSITIVE, "log(1 + x), exact for small x.", "y = log(1 + x); dx = dy / (1 + x)"),
@@ -59,24 +57,30 @@ static const bp_op rows[] = {
     UNARY(sigmoid, ANYWHERE, "The logistic function.", "y = 1 / (1 + e^-x); dx = dy y (1 - y)"),
     UNARY(softplus, ANYWHERE, "log(1 + e^x), without overflow.", "y = log(1 + e^x); dx = dy / (1 + e^-x)"),
     UNARY(relu, ANYWHERE, "x where positive, else 0. At 0 the slope is taken as 0.", "y = max(x, 0); dx = dy [x > 0]"),
-    UNARY_WITH("leaky_relu", leaky_relu, "value x, number slope = 0.01", bp_shape_same, ANYWHERE,
+    UNARY_WITH("leaky_relu", leaky_relu, "value x, number slope = 0.01", ANYWHERE,
                "x where positive, else slope x. At 0 the slope is the one of the negative side.",
                "y = x > 0 ? x : slope x; dx = dy (x > 0 ? 1 : slope)"),
-    UNARY_WITH("elu", elu, "value x, number alpha = 1", bp_shape_same, ANYWHERE,
+    UNARY_WITH("elu", elu, "value x, number alpha = 1", ANYWHERE,
                "x where positive, else alpha (e^x - 1) (D.-A. Clevert and others, 2015).",
                "y = x > 0 ? x : alpha (e^x - 1); dx = dy (x > 0 ? 1 : y + alpha)"),
     UNARY(gelu, ANYWHERE, "x times the normal distribution function, exactly (D. Hendrycks, K. Gimpel, 2016).",
           "y = x P(x); dx = dy (P(x) + x p(x)), P and p of the standard normal distribution"),
     UNARY(silu, ANYWHERE, "x times its logistic function.", "y = x s(x); dx = dy s(x) (1 + x (1 - s(x)))"),
     UNARY(reciprocal, POSITIVE, "1 / x.", "y = 1 / x; dx = -dy y^2"),
-    UNARY_WITH("clamp", clamp, "value x, number lo, number hi", clamp_shape,
-               "{ {0.7, 0, 1}, {bp.vector{-1.5, 0.3, 2}, -1, 1}, {bp.matrix{{0.5, -0.2}, {1.5, 0.1}}, 0, 0.4} }",
-               "x held between lo and hi. The cotangent passes at the bounds, and is 0 beyond them.",
-               "y = min(max(x, lo), hi); dx = dy [lo <= x <= hi]"),
+    {.name = "clamp",
+     .signature = "value x, number lo, number hi",
+     .doc = "x held between lo and hi. The cotangent passes at the bounds, and is 0 beyond them.",
+     .formula = "y = min(max(x, lo), hi); dx = dy [lo <= x <= hi]",
+     .samples = "{ {0.7, 0, 1}, {bp.vector{-1.5, 0.3, 2}, -1, 1}, {bp.matrix{{0.5, -0.2}, {1.5, 0.1}}, 0, 0.4} }",
+     .flags = BP_OP_SEQUENTIAL | BP_OP_ELEMENTWISE,
+     .data = BP_FORMULA(clamp),
+     .shape = clamp_shape, /* which looks at the bounds, so that numbers go the way of arrays */
+     .forward = unary_forward,
+     .backward = unary_backward},
 };
 
 FAMILY(math);
 
 bool bp_is_log(const bp_op *op) {
-  return op->forward == unary_forward && *(const size_t *)op->data == BP_LOOP(log);
+  return op->forward == unary_forward && bp_formula_of(op)->loop == BP_LOOP(log);
 }

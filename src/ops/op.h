@@ -27,6 +27,21 @@ bp_status bp_shape_same(bp_call *call);
 /* The result is a number. */
 bp_status bp_shape_to_number(bp_call *call);
 
+/* What the rows of element-wise formulas carry as their data. Such a call on numbers alone needs no shape rule, no
+ * storage and none of the rules for arrays: the engine takes the rule for numbers. */
+typedef struct bp_formula {
+  size_t loop;
+  const bp_number_rule *numbers;
+} bp_formula;
+
+enum { BP_OP_FORMULA = 1 << 17 };
+
+#define BP_FORMULA(name) (&(const bp_formula){BP_LOOP(name), &bp_numbers.name##_})
+
+static inline const bp_formula *bp_formula_of(const bp_op *op) {
+  return op->data;
+}
+
 typedef struct bp_family {
   const char *source; /* the file */
   const bp_op *rows;

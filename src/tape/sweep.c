@@ -29,12 +29,18 @@ bp_status bp_sweep_begin(bp_tape *tape) {
   bp_status status = make_room(tape);
   if (status != BP_OK) return status;
   tape->slot_count = tape->node_count;
-  memset(tape->slots, 0, tape->slot_count * sizeof *tape->slots);
+  for (size_t k = 0; k < tape->slot_count; k++) {
+    bp_slot *slot = &tape->slots[k];
+    slot->state = BP_SLOT_EMPTY;
+    slot->factors = 0;
+    slot->gradient.buffer = NULL; /* and so it stays for a number */
+    slot->gradient.rank = 0;
+  }
   return BP_OK;
 }
 
 static void empty(bp_context *cx, bp_slot *slot) {
-  if (slot->state != BP_SLOT_EMPTY) bp_array_release(cx, &slot->gradient);
+  if (slot->gradient.buffer != NULL) bp_array_release(cx, &slot->gradient);
   slot->state = BP_SLOT_EMPTY;
 }
 
@@ -346,6 +352,32 @@ static bp_status run_log_of_softmax(bp_tape *tape, bp_call *call, const bp_index
   return status;
 }
 
+/* ---- formulas on numbers ----------------------------------------------------------------------------------------- */
+
+static void contribute_number(bp_tape *tape, bp_index index, double value) {
+  bp_slot *slot = &tape->slots[index];
+  if (slot->state == BP_SLOT_EMPTY) {
+    slot->state = BP_SLOT_OWNED;
+    slot->number = value;
+  } else {
+    tape->cx->stats.additions++;
+    slot->number += value;
+  }
+}
+
+/* A number has a slot of its own, nothing to be changed in place and nothing to be handed down. */
+static void run_formula(bp_tape *tape, bp_index index) {
+  static const double none[2] = {0, 0};
+  const bp_node *nodes = tape->nodes, *node = &nodes[index];
+  const bp_number_rule *rule = bp_formula_of(node->op)->numbers;
+  const double *parameters = node->attributes == 0 ? none : tape->attributes[node->attributes - 1].number;
+  const bp_index first = node->input[0], last = node->input[node->input_count - 1];
+  const double g = tape->slots[index].number, x = nodes[first].number, y = nodes[last].number, z = node->number;
+  if (nodes[first].needs) contribute_number(tape, first, rule->adjoint[0](g, x, y, z, parameters));
+  if (node->input_count == 2 && nodes[last].needs)
+    contribute_number(tape, last, rule->adjoint[1](g, x, y, z, parameters));
+}
+
 /* ---- a whole call ------------------------------------------------------------------------------------------------ */
 
 /* The backward rule of a row. */
@@ -396,6 +428,8 @@ static bp_status check_slots(bp_tape *tape, bp_call *call, const bp_index *input
 
 static bp_status visit(bp_tape *tape, bp_index first, size_t result_count, void *host) {
   const bp_node *node = &tape->nodes[first];
+  if ((node->op->flags & BP_OP_FORMULA) != 0 && node->value.rank == 0 && !tape->cx->timing && !tape->cx->check_finite)
+    return run_formula(tape, first), BP_OK;
   bp_attributes none = {.index_buffer = NULL};
   bp_sweep_call sweep = {.tape = tape, .first = first, .inputs = bp_node_inputs(tape, node)};
   bp_call *call = &sweep.call;
@@ -486,10 +520,10 @@ bp_status bp_sweep_multiply(bp_tape *tape, bp_index leaf) {
   return BP_OK;
 }
 
-bp_status bp_sweep_gradient(bp_tape *tape, bp_index leaf, bp_operand *gradient) {
+bp_status bp_sweep_gradient(bp_tape *tape, bp_index leaf, bp_outcome *gradient) {
   bp_slot *slot = &tape->slots[leaf];
   const bp_node *node = &tape->nodes[leaf];
-  *gradient = (bp_operand){.node = BP_NONE, .array = bp_shape_number()};
+  *gradient = (bp_outcome){.node = BP_NONE, .array = bp_shape_number()};
   if (node->value.rank == 0) {
     if (slot->state == BP_SLOT_EMPTY) tape->cx->stats.zero_fills++;
     gradient->number = slot->state == BP_SLOT_EMPTY ? 0 : slot->number;

@@ -1,6 +1,7 @@
 /* Recording; see tape.h. Room is made before anything is added, so that a node is recorded whole or not at all. */
 #include "tape.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "../core/clock.h"
@@ -63,14 +64,14 @@ static bp_status reserve(bp_tape *tape, size_t nodes, size_t inputs) {
 
 /* ---- nodes: room has been reserved ------------------------------------------------------------------------------- */
 
-static bp_index add_node(bp_tape *tape, bp_node_kind kind, const bp_operand *value) {
+static bp_index add_node(bp_tape *tape, bp_node_kind kind, const bp_array *value) {
   bp_index index = (bp_index)tape->node_count++;
   bp_node *node = &tape->nodes[index];
   node->op = NULL;
-  node->value = value->array;
-  node->number = value->number;
+  node->value = *value;
+  node->number = value->rank == 0 ? *(const double *)value->data : 0;
   node->input_count = 0;
-  node->version = value->array.buffer == NULL ? 0 : value->array.buffer->version;
+  node->version = value->buffer == NULL ? 0 : value->buffer->version;
   node->attributes = 0;
   node->uses = 0;
   node->root = index;
@@ -79,7 +80,7 @@ static bp_index add_node(bp_tape *tape, bp_node_kind kind, const bp_operand *val
   node->object = false;
   node->first = index;
   node->forward = node->backward = 0;
-  bp_buffer_retain(value->array.buffer);
+  bp_buffer_retain(value->buffer);
   return index;
 }
 
@@ -90,7 +91,7 @@ bp_array bp_node_value(bp_tape *tape, bp_index index) {
   return value;
 }
 
-bp_status bp_tape_leaf(bp_tape *tape, const bp_operand *value, const bp_array *into, bp_index *leaf) {
+bp_status bp_tape_leaf(bp_tape *tape, const bp_array *value, const bp_array *into, bp_index *leaf) {
   bp_status status = reserve(tape, 1, 0);
   size_t into_needed = tape->leaf_count + 1 - tape->into_count;
   if (status == BP_OK && into != NULL) status = RESERVE(tape, into, into_count, into_capacity, into_needed);
@@ -106,7 +107,8 @@ bp_status bp_tape_leaf(bp_tape *tape, const bp_operand *value, const bp_array *i
 }
 
 bp_status bp_tape_object_leaf(bp_tape *tape, bp_index *leaf) {
-  bp_operand nothing = {.node = BP_NONE, .array = bp_shape_number()};
+  double zero = 0;
+  bp_array nothing = bp_number_at(&zero);
   bp_status status = bp_tape_leaf(tape, &nothing, NULL, leaf);
   if (status == BP_OK) tape->nodes[*leaf].object = true;
   return status;
@@ -137,14 +139,16 @@ static uint32_t add_attributes(bp_tape *tape, const bp_attributes *attributes) {
 }
 
 /* The operands as nodes: plain ones become constants. The list is the tape's own where there are more than three. */
-static const bp_index *operand_nodes(bp_tape *tape, const bp_operand *operands, size_t count, bp_index *few) {
+static const bp_index *operand_nodes(bp_tape *tape, const bp_operands *operands, bp_index *few) {
+  size_t count = operands->count;
   bp_index *nodes = few;
   if (count > 3) {
     nodes = &tape->inputs[tape->inputs_count];
     tape->inputs_count += count;
   }
   for (size_t k = 0; k < count; k++) {
-    nodes[k] = operands[k].node != BP_NONE ? operands[k].node : add_node(tape, BP_NODE_CONSTANT, &operands[k]);
+    bp_index node = operands->node[k];
+    nodes[k] = node != BP_NONE ? node : add_node(tape, BP_NODE_CONSTANT, &operands->array[k]);
     tape->nodes[nodes[k]].uses++;
   }
   return nodes;
@@ -152,18 +156,17 @@ static const bp_index *operand_nodes(bp_tape *tape, const bp_operand *operands, 
 
 static bp_index root_of_view(const bp_tape *tape, const bp_array *result, const bp_index *inputs, size_t count) {
   for (size_t k = 0; k < count; k++)
-    if (result->buffer != NULL && tape->nodes[inputs[k]].value.buffer == result->buffer)
-      return tape->nodes[inputs[k]].root;
+    if (tape->nodes[inputs[k]].value.buffer == result->buffer) return tape->nodes[inputs[k]].root;
   return BP_NONE;
 }
 
-bp_status bp_tape_record(bp_tape *tape, const bp_op *op, const bp_operand *operands, size_t count,
-                         const bp_attributes *attributes, const bp_operand *results, const bool *objects,
-                         size_t result_count, bp_index *first) {
+bp_status bp_tape_record(bp_tape *tape, const bp_op *op, const bp_operands *operands, const bp_attributes *attributes,
+                         const bp_array *results, const bool *objects, size_t result_count, bp_index *first) {
+  size_t count = operands->count;
   bp_status status = reserve(tape, count + result_count, count);
   if (status != BP_OK) return status;
   bp_index few[3];
-  const bp_index *inputs = operand_nodes(tape, operands, count, few);
+  const bp_index *inputs = operand_nodes(tape, operands, few);
   uint32_t place = attributes == NULL ? 0 : add_attributes(tape, attributes);
   for (size_t k = 0; k < result_count; k++) {
     bp_index index = add_node(tape, BP_NODE_RESULT, &results[k]);
@@ -174,7 +177,7 @@ bp_status bp_tape_record(bp_tape *tape, const bp_op *op, const bp_operand *opera
     node->first = *first;
     node->object = objects != NULL && objects[k];
     set_inputs(tape, node, inputs, count);
-    if ((op->flags & BP_OP_GIVES) == 0) {
+    if (results[k].buffer != NULL && (op->flags & BP_OP_GIVES) == 0) {
       bp_index root = root_of_view(tape, &node->value, inputs, count);
       if (root != BP_NONE) node->root = root;
     }
@@ -190,12 +193,6 @@ static bool is_strided(const bp_array *x) {
   return x->rank == 1 && x->stride != 1 && x->rows > 1;
 }
 
-static bool needs_gradient(const bp_tape *tape, const bp_operand *operands, size_t count) {
-  for (size_t k = 0; k < count; k++)
-    if (operands[k].node != BP_NONE && tape->nodes[operands[k].node].needs) return true;
-  return false;
-}
-
 /* Gives the result its storage, unless it is a view. */
 static bp_status provide(bp_context *cx, bp_array *result, double *number, bool *views) {
   if (result->rank == 0)
@@ -208,9 +205,13 @@ static bp_status provide(bp_context *cx, bp_array *result, double *number, bool 
   return BP_OK;
 }
 
+static bp_status not_finite(bp_call *call) {
+  return bp_call_fail(call, "the result has a NaN or inf");
+}
+
 static bp_status check_results(bp_call *call) {
   for (size_t k = 0; k < call->result_count; k++)
-    if (!bp_all_finite(call->cx, &call->result[k])) return bp_call_fail(call, "the result has a NaN or inf");
+    if (!bp_all_finite(call->cx, &call->result[k])) return not_finite(call);
   return BP_OK;
 }
 
@@ -235,96 +236,128 @@ static bp_status compute(bp_call *call, double *numbers) {
   return status;
 }
 
-/* Records the call if it is to be, and turns its results into outcomes. */
-static bp_status conclude(bp_tape *tape, bp_call *call, const bp_operand *operands, bool record, bool has_attributes,
-                          bp_outcome *outcomes) {
+/* Records the call; what it made belongs to the tape then, and is given back if that fails. */
+static bp_status record(bp_tape *tape, bp_call *call, const bp_operands *operands, bool has_attributes,
+                        bp_outcome *outcomes) {
   bp_context *cx = call->cx;
-  for (size_t k = 0; k < call->result_count; k++) {
-    bp_array *result = &call->result[k];
-    outcomes[k] = (bp_outcome){.node = BP_NONE, .array = *result};
-    if (result->rank == 0) {
-      outcomes[k].number = *(double *)result->data;
-      outcomes[k].array.data = NULL;
-    }
-  }
-  bp_array *saved = &call->attributes->saved;
-  if (!record) {
-    bp_buffer_release(cx, saved->buffer);
-    return BP_OK;
-  }
-  has_attributes = has_attributes || saved->buffer != NULL;
-  bp_buffer *indices = call->attributes->index_buffer;
-  bp_buffer_retain(indices);
-  bp_index first;
-  bp_status status = bp_tape_record(tape, call->op, operands, call->input_count,
-                                    has_attributes ? call->attributes : NULL, outcomes, NULL, call->result_count,
-                                    &first);
+  bp_attributes *attributes = call->attributes;
+  bp_index first = 0;
+  has_attributes = has_attributes || attributes->saved.buffer != NULL;
+  bp_buffer_retain(attributes->index_buffer);
+  bp_status status = bp_tape_record(tape, call->op, operands, has_attributes ? attributes : NULL, call->result, NULL,
+                                    call->result_count, &first);
   if (status != BP_OK) {
-    bp_buffer_release(cx, saved->buffer);
-    bp_buffer_release(cx, indices);
+    bp_buffer_release(cx, attributes->saved.buffer);
+    bp_buffer_release(cx, attributes->index_buffer);
   }
   for (size_t k = 0; k < call->result_count; k++) {
-    bp_buffer_release(cx, outcomes[k].array.buffer);
-    if (status == BP_OK) outcomes[k].node = first + (bp_index)k;
+    bp_buffer_release(cx, call->result[k].buffer);
+    outcomes[k].node = first + (bp_index)k;
   }
   return status;
 }
 
-static bp_status apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operand *operands, bp_array *inputs,
-                       size_t count, bp_attributes *attributes, bp_outcome *outcomes) {
-  bp_attributes none = {.index_buffer = NULL};
+static void give_out(bp_call *call, bp_outcome *outcomes) {
+  bp_buffer_release(call->cx, call->attributes->saved.buffer);
+  for (size_t k = 0; k < call->result_count; k++) {
+    outcomes[k].node = BP_NONE;
+    outcomes[k].array = call->result[k];
+    if (call->result[k].rank == 0) outcomes[k].number = *(double *)call->result[k].data;
+  }
+}
+
+/* Every node that an operand can name needs a gradient, and `tape` is that of the operands. */
+static bool is_recorded(const bp_tape *tape, const bp_op *op) {
+  return tape != NULL && op->backward != NULL;
+}
+
+/* A formula on numbers alone. */
+static bp_status apply_formula(bp_context *cx, bp_tape *tape, const bp_op *op, const bp_operands *operands,
+                               const bp_attributes *attributes, bp_outcome *outcome) {
+  static const double none[2] = {0, 0};
+  const double *parameters = attributes == NULL ? none : attributes->number, *number = operands->number;
+  outcome->node = BP_NONE;
+  outcome->array.rank = 0;
+  outcome->number = bp_formula_of(op)->numbers->value(number[0], number[operands->count - 1], parameters);
+  if (cx->check_finite && !isfinite(outcome->number)) {
+    bp_call call = {.cx = cx, .op = op};
+    return not_finite(&call);
+  }
+  if (!is_recorded(tape, op)) return BP_OK;
+  bp_array result = bp_number_at(&outcome->number);
+  return bp_tape_record(tape, op, operands, attributes, &result, NULL, 1, &outcome->node);
+}
+
+static bool are_numbers(const bp_operands *operands) {
+  for (size_t k = 0; k < operands->count; k++)
+    if (operands->array[k].rank != 0) return false;
+  return true;
+}
+
+static bp_status apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operands *operands, bp_attributes *attributes,
+                       bp_outcome *outcomes) {
+  bp_attributes none;
   bp_array results[BP_MAX_RESULTS];
   double numbers[BP_MAX_RESULTS];
-  bp_call call = {.cx = cx, .op = op, .input_count = count, .input = inputs, .result = results};
+  bp_call call = {.cx = cx, .op = op, .input_count = operands->count, .input = operands->array, .result = results};
   call.result_count = op->result_count == 0 ? 1 : op->result_count;
-  call.attributes = attributes == NULL ? &none : attributes;
-  for (size_t k = 0; k < call.result_count; k++) results[k] = bp_shape_number();
-  for (size_t k = 0; k < count; k++) {
-    inputs[k] = operands[k].array;
-    if (inputs[k].rank == 0) inputs[k].data = &operands[k].number;
+  call.attributes = attributes;
+  if (attributes == NULL) {
+    none = (bp_attributes){.index_buffer = NULL};
+    call.attributes = &none;
   }
+  for (size_t k = 0; k < call.result_count; k++) results[k] = bp_shape_number();
   int64_t start = cx->timing ? bp_clock() : 0;
   bp_status status = compute(&call, numbers);
   if (status != BP_OK) return status;
-  bool record = tape != NULL && op->backward != NULL && needs_gradient(tape, operands, count);
-  status = conclude(tape, &call, operands, record, attributes != NULL, outcomes);
-  if (cx->timing && status == BP_OK && record) tape->nodes[outcomes[0].node].forward = (float)(bp_clock() - start);
+  if (!is_recorded(tape, op)) return give_out(&call, outcomes), BP_OK;
+  status = record(tape, &call, operands, attributes != NULL, outcomes);
+  if (cx->timing && status == BP_OK) tape->nodes[outcomes[0].node].forward = (float)(bp_clock() - start);
   return status;
 }
 
-/* The operation on clones of the strided vectors among the operands. */
-static bp_status apply_contiguous(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operand *operands,
-                                  bp_array *inputs, size_t count, bp_attributes *attributes, bp_outcome *outcomes) {
+/* The operation on clones of the strided vectors among the operands. The caller's own stay as they are: where memory
+ * runs out it tries again. */
+static bp_status apply_contiguous(bp_context *cx, bp_tape *tape, const bp_op *op, const bp_operands *operands,
+                                  bp_attributes *attributes, bp_outcome *outcomes) {
+  bp_array arrays[BP_FEW_OPERANDS];
+  bp_index nodes[BP_FEW_OPERANDS];
   bp_buffer *plain[BP_FEW_OPERANDS] = {NULL};
+  bp_operands contiguous = {operands->count, arrays, operands->number, nodes};
   bp_status status = BP_OK;
-  for (size_t k = 0; k < count && status == BP_OK; k++) {
-    if (!is_strided(&operands[k].array)) continue;
+  for (size_t k = 0; k < operands->count && status == BP_OK; k++) {
+    arrays[k] = operands->array[k];
+    nodes[k] = operands->node[k];
+    if (!is_strided(&arrays[k])) continue;
     bp_outcome clone;
-    status = bp_apply(cx, tape, bp_clone_row, &operands[k], 1, NULL, &clone);
+    bp_operands one = {1, &arrays[k], NULL, &nodes[k]};
+    status = apply(cx, nodes[k] == BP_NONE ? NULL : tape, bp_clone_row, &one, NULL, &clone);
     if (status != BP_OK) break;
+    nodes[k] = clone.node;
+    arrays[k] = clone.node == BP_NONE ? clone.array : tape->nodes[clone.node].value;
     if (clone.node == BP_NONE) plain[k] = clone.array.buffer;
-    operands[k] = clone;
   }
-  if (status == BP_OK) status = apply(cx, tape, op, operands, inputs, count, attributes, outcomes);
-  for (size_t k = 0; k < count; k++) bp_buffer_release(cx, plain[k]);
+  if (status == BP_OK) status = apply(cx, tape, op, &contiguous, attributes, outcomes);
+  for (size_t k = 0; k < operands->count; k++) bp_buffer_release(cx, plain[k]);
   return status;
 }
 
-bp_status bp_apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operand *operands, size_t count,
-                   bp_attributes *attributes, bp_outcome *outcomes) {
-  for (size_t k = 0; k < count && tape != NULL; k++) {
-    if (operands[k].node == BP_NONE) continue;
-    bp_status status = bp_node_check(tape, operands[k].node, op);
+static bool has_strided(const bp_operands *operands) {
+  for (size_t k = 0; k < operands->count; k++)
+    if (is_strided(&operands->array[k])) return true;
+  return false;
+}
+
+bp_status bp_apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operands *operands, bp_attributes *attributes,
+                   bp_outcome *outcomes) {
+  if ((op->flags & BP_OP_FORMULA) != 0 && are_numbers(operands) && !cx->timing)
+    return apply_formula(cx, tape, op, operands, attributes, outcomes);
+  for (size_t k = 0; k < operands->count && tape != NULL; k++) {
+    if (operands->node[k] == BP_NONE) continue;
+    bp_status status = bp_node_check(tape, operands->node[k], op);
     if (status != BP_OK) return status;
   }
-  bp_array few[BP_FEW_OPERANDS];
-  if (count <= BP_FEW_OPERANDS) {
-    bool contiguous = (op->flags & BP_OP_CONTIGUOUS) != 0;
-    return (contiguous ? apply_contiguous : apply)(cx, tape, op, operands, few, count, attributes, outcomes);
-  }
-  bp_array *inputs = bp_resize(cx, NULL, 0, count * sizeof *inputs);
-  if (inputs == NULL) return BP_NOMEM;
-  bp_status status = apply(cx, tape, op, operands, inputs, count, attributes, outcomes);
-  bp_resize(cx, inputs, count * sizeof *inputs, 0);
-  return status;
+  if ((op->flags & BP_OP_CONTIGUOUS) != 0 && has_strided(operands))
+    return apply_contiguous(cx, tape, op, operands, attributes, outcomes);
+  return apply(cx, tape, op, operands, attributes, outcomes);
 }

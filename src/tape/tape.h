@@ -93,18 +93,24 @@ typedef struct bp_tape {
   struct bp_tape *next; /* in the binding's list of all tapes */
 } bp_tape;
 
-/* What an operation is applied to: a node of the tape, or (node BP_NONE) a plain number or array. */
-typedef struct bp_operand {
-  bp_index node;
-  double number;
-  bp_array array;
-} bp_operand;
+/* What an operation is applied to, in the form in which its rules want it: the arrays, of which a number's data points
+ * to its place in `number`, and the node that each is, BP_NONE for a plain one. */
+typedef struct bp_operands {
+  size_t count;
+  bp_array *array;
+  double *number;
+  bp_index *node;
+} bp_operands;
 
 /* A row has at most so many results; one with BP_OP_CONTIGUOUS at most so many operands. */
 enum { BP_MAX_RESULTS = 8, BP_FEW_OPERANDS = 8 };
 
-/* What came out: recorded (node), or plain. A plain array comes with a reference. */
-typedef bp_operand bp_outcome;
+/* What came out: recorded (node), or (node BP_NONE) a plain number, or a plain array with a reference. */
+typedef struct bp_outcome {
+  bp_index node;
+  double number;
+  bp_array array;
+} bp_outcome;
 
 void bp_tape_open(bp_tape *tape, bp_context *cx, uint32_t generation);
 /* Gives back what the tape holds; its lists keep their memory for the next use. */
@@ -113,21 +119,20 @@ void bp_tape_close(bp_tape *tape);
 void bp_tape_destroy(bp_tape *tape);
 
 /* All leaves come before anything else. The value is shared, not copied; `into` may be NULL. */
-bp_status bp_tape_leaf(bp_tape *tape, const bp_operand *value, const bp_array *into, bp_index *leaf);
+bp_status bp_tape_leaf(bp_tape *tape, const bp_array *value, const bp_array *into, bp_index *leaf);
 
 /* A leaf, or with an op the result of one, whose value is the binding's. */
 bp_status bp_tape_object_leaf(bp_tape *tape, bp_index *leaf);
 
 /* Applies an operation; records it if it has a derivative and one of the operands needs a gradient. `tape` is that of
  * the operands, or NULL. There is one outcome for each result of the row. */
-bp_status bp_apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operand *operands, size_t count,
-                   bp_attributes *attributes, bp_outcome *outcomes);
+bp_status bp_apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operands *operands, bp_attributes *attributes,
+                   bp_outcome *outcomes);
 
 /* Records an operation that the binding has run: its results' first index. `objects` says which results have values
  * that are the binding's; an object operand is a node. */
-bp_status bp_tape_record(bp_tape *tape, const bp_op *op, const bp_operand *operands, size_t count,
-                         const bp_attributes *attributes, const bp_operand *results, const bool *objects,
-                         size_t result_count, bp_index *first);
+bp_status bp_tape_record(bp_tape *tape, const bp_op *op, const bp_operands *operands, const bp_attributes *attributes,
+                         const bp_array *results, const bool *objects, size_t result_count, bp_index *first);
 
 /* A node's value; a number's data points into the tape and is good until something is recorded. */
 bp_array bp_node_value(bp_tape *tape, bp_index index);
@@ -149,7 +154,7 @@ void bp_sweep_seed_object(bp_tape *tape, bp_index index);
 /* Runs every backward rule that a cotangent reaches, last node first. `host` is handed to the rules. */
 bp_status bp_sweep_run(bp_tape *tape, void *host);
 /* The gradient of a leaf, with a reference of the caller's own, or written to where it was to go. */
-bp_status bp_sweep_gradient(bp_tape *tape, bp_index leaf, bp_operand *gradient);
+bp_status bp_sweep_gradient(bp_tape *tape, bp_index leaf, bp_outcome *gradient);
 /* Multiplies the factors of a leaf out into its slot. */
 bp_status bp_sweep_multiply(bp_tape *tape, bp_index leaf);
 /* Fills what windows have left out of a leaf's gradient with zeros. */

@@ -5,17 +5,12 @@
 #include <string.h>
 
 #define EACH _Pragma("omp simd") for (size_t i = 0; i < n; i++)
-/* A cotangent of 0 gives 0, also where the slope is infinite; but a NaN among the operands is not hidden. */
-#define ADJOINT_OF(g, x, y, adjoint) SELECT((g) == 0 && (x) == (x) && (y) == (y), C(0), adjoint)
-
 #define AT(run, i) (((const real *)(run))[i])
 
 /* A formula that does not use one of its variables is not worth a warning. */
 #define UNUSED4(p, q, r, s) (void)(p), (void)(q), (void)(r), (void)(s)
 
 /* ---- one operand ------------------------------------------------------------------------------------------------ */
-
-#define SILU_SLOPE(s) ((s) * (1 + x * (1 - (s))))
 
 #define UNARY(name, value, adjoint)                                                                                \
   static void name##_forward(size_t n, const void *xs, void *ys, const double *parameters) {                       \
@@ -36,13 +31,13 @@
       EACH {                                                                                                       \
         real g = AT(gs, i), x = AT(xs, i), y = AT(ys, i);                                                          \
         UNUSED4(g, x, y, x);                                                                                       \
-        d[i] += ADJOINT_OF(g, x, x, adjoint);                                                                      \
+        d[i] += BP_ADJOINT(g, x, x, adjoint);                                                                      \
       }                                                                                                            \
     } else {                                                                                                       \
       EACH {                                                                                                       \
         real g = AT(gs, i), x = AT(xs, i), y = AT(ys, i);                                                          \
         UNUSED4(g, x, y, x);                                                                                       \
-        d[i] = ADJOINT_OF(g, x, x, adjoint);                                                                       \
+        d[i] = BP_ADJOINT(g, x, x, adjoint);                                                                       \
       }                                                                                                            \
     }                                                                                                              \
   }
@@ -82,9 +77,9 @@ BP_UNARY_FORMULAS(UNARY)
                    const void *zs, void *ds, bool accumulate) {                                                    \
     real *d = ds;                                                                                                  \
     if (accumulate) {                                                                                              \
-      FOR_STEPS(real g = AT(gs, i); real z = AT(zs, i); UNUSED4(g, x, y, z); d[i] += ADJOINT_OF(g, x, y, adjoint)) \
+      FOR_STEPS(real g = AT(gs, i); real z = AT(zs, i); UNUSED4(g, x, y, z); d[i] += BP_ADJOINT(g, x, y, adjoint)) \
     } else {                                                                                                       \
-      FOR_STEPS(real g = AT(gs, i); real z = AT(zs, i); UNUSED4(g, x, y, z); d[i] = ADJOINT_OF(g, x, y, adjoint))  \
+      FOR_STEPS(real g = AT(gs, i); real z = AT(zs, i); UNUSED4(g, x, y, z); d[i] = BP_ADJOINT(g, x, y, adjoint))  \
     }                                                                                                              \
   }
 
