@@ -51,6 +51,7 @@ typedef struct entry {
   parameter parameters[MAX_PARAMETERS];
   int count;
   bool has_attributes;
+  bool plain; /* one result, of values only: the usual case, with a way of its own */
 } entry;
 
 /* ---- signatures -------------------------------------------------------------------------------------------------- */
@@ -100,12 +101,14 @@ static bool fits(const entry *e) {
 
 static bool read_signature(entry *e) {
   const char *text = skip_spaces(e->op->signature);
+  e->plain = e->op->result_count <= 1;
   while (*text != '\0') {
     if (e->count == MAX_PARAMETERS) return false;
     parameter *p = &e->parameters[e->count++];
     text = read_parameter(text, p);
     if (text == NULL) return false;
     if (p->kind != VALUE && p->kind != VALUES) e->has_attributes = true;
+    if (p->kind != VALUE) e->plain = false;
   }
   return fits(e);
 }
@@ -293,9 +296,11 @@ static bool all_numbers(const arguments *a) {
 }
 
 /* Plain results that may be arrays get their handles first: once there is an array, nothing may fail. */
-static bool may_give_arrays(const bp_op *op, const arguments *a) {
+static bool may_give_arrays(const entry *e, const arguments *a) {
+  const bp_op *op = e->op;
   if (a->box != NULL && op->backward != NULL) return false;
-  return (op->flags & BP_OP_ELEMENTWISE) == 0 || !all_numbers(a);
+  if ((op->flags & BP_OP_TO_NUMBER) != 0) return e->has_attributes && a->attributes.integer[0] != 0;
+  return (op->flags & (BP_OP_ELEMENTWISE | BP_OP_FORMULA)) == 0 || !all_numbers(a);
 }
 
 /* A view of a read-only array is one, too. */
@@ -308,14 +313,43 @@ static bool is_window_of_read_only(lua_State *L, bp_state *s, const entry *e, co
   return false;
 }
 
+/* One result of values only. */
+static int call_plain(lua_State *L, bp_state *s, const entry *e) {
+  const bp_op *op = e->op;
+  arguments a;
+  bp_outcome outcome;
+  bp_handle *handle = NULL;
+  a.operands = (bp_operands){(size_t)e->count, a.arrays, a.few_numbers, a.nodes};
+  a.box = NULL;
+  for (int k = 0; k < e->count; k++)
+    if (!bp_read_operand(L, s, k + 1, e->name, &a.operands, (size_t)k, &a.box))
+      wrong(L, s, e, k + 1, &e->parameters[k]);
+  bp_tape *tape = a.box == NULL ? NULL : &a.box->tape;
+  if (may_give_arrays(e, &a)) {
+    bp_report(L, s);
+    handle = bp_push_handle(L, s);
+  }
+  BP_TRY(L, s, bp_apply(&s->cx, tape, op, &a.operands, NULL, &outcome));
+  if (outcome.node != BP_NONE) {
+    bp_push_variable(L, s, a.box, outcome.node);
+    if (s->tracing) bp_trace(L, s, a.box, outcome.node);
+  } else if (outcome.array.rank == 0) {
+    lua_pushnumber(L, outcome.number);
+  } else {
+    bp_hold(s, handle, &outcome.array);
+    handle->read_only = is_window_of_read_only(L, s, e, &outcome.array);
+  }
+  return 1;
+}
+
 static int call(lua_State *L, bp_state *s, const entry *e, int given) {
+  if (e->plain && given == e->count) return call_plain(L, s, e);
   const bp_op *op = e->op;
   bp_outcome outcomes[BP_MAX_RESULTS];
   arguments a;
   read_arguments(L, s, e, given, &a);
   int results = op->result_count == 0 ? 1 : (int)op->result_count;
-  luaL_checkstack(L, results + 4, e->name);
-  bool handles = may_give_arrays(op, &a);
+  bool handles = may_give_arrays(e, &a);
   if (handles) {
     bp_report(L, s);
     for (int k = 0; k < results; k++) bp_push_handle(L, s);

@@ -76,6 +76,11 @@ static const bp_map_loops *map_of(bp_context *cx, unsigned dtype) {
 
 #define LOOP_AT(type, cx, dtype, loop) ((const type *)(const void *)((const char *)map_of(cx, dtype) + (loop)))
 
+/* The usual case needs no walk: arrays of one shape, whose elements follow each other, are one run. */
+static bool one_run(const bp_array *x, const bp_array *y) {
+  return x->rank == y->rank && x->rows == y->rows && x->cols == y->cols && x->stride == x->cols && y->stride == y->cols;
+}
+
 void bp_count_addition(bp_context *cx, const bp_gradient *d) {
   if (d->accumulate) cx->stats.additions++;
 }
@@ -84,8 +89,8 @@ void bp_count_addition(bp_context *cx, const bp_gradient *d) {
 
 void bp_map_unary(bp_context *cx, size_t loop, const double *parameters, const bp_array *x, bp_array *y) {
   const bp_unary *f = LOOP_AT(bp_unary, cx, y->dtype, loop);
-  if (y->rank == 0) {
-    f->forward(1, x->data, y->data, parameters);
+  if (one_run(x, y)) {
+    f->forward(bp_count(y), x->data, y->data, parameters);
     return;
   }
   walk w = walk_over(y, y->dtype);
@@ -98,8 +103,8 @@ void bp_map_unary_adjoint(bp_context *cx, size_t loop, const double *parameters,
                           const bp_array *y, const bp_gradient *d) {
   const bp_unary *f = LOOP_AT(bp_unary, cx, y->dtype, loop);
   bp_count_addition(cx, d);
-  if (y->rank == 0) {
-    f->backward(1, g->data, x->data, y->data, d->to.data, d->accumulate, parameters);
+  if (one_run(x, y) && one_run(g, &d->to) && one_run(x, g)) {
+    f->backward(bp_count(y), g->data, x->data, y->data, d->to.data, d->accumulate, parameters);
     return;
   }
   walk w = walk_over(y, y->dtype);
@@ -114,8 +119,8 @@ void bp_map_unary_adjoint(bp_context *cx, size_t loop, const double *parameters,
 
 void bp_map_binary(bp_context *cx, size_t loop, const bp_array *x, const bp_array *y, bp_array *z) {
   const bp_binary *f = LOOP_AT(bp_binary, cx, z->dtype, loop);
-  if (z->rank == 0) {
-    f->forward(1, x->data, 1, y->data, 1, z->data);
+  if (one_run(x, y) && one_run(x, z)) {
+    f->forward(bp_count(z), x->data, 1, y->data, 1, z->data);
     return;
   }
   walk w = walk_over(z, z->dtype);
@@ -156,8 +161,8 @@ void bp_map_binary_adjoint(bp_context *cx, size_t loop, int side, const bp_array
                            const bp_array *y, const bp_array *z, const bp_gradient *d) {
   const bp_binary *f = LOOP_AT(bp_binary, cx, z->dtype, loop);
   bp_count_addition(cx, d);
-  if (z->rank == 0) {
-    f->backward[side](1, g->data, x->data, 1, y->data, 1, z->data, d->to.data, d->accumulate);
+  if (one_run(x, y) && one_run(x, z) && one_run(g, &d->to) && one_run(x, g)) {
+    f->backward[side](bp_count(z), g->data, x->data, 1, y->data, 1, z->data, d->to.data, d->accumulate);
     return;
   }
   walk w = walk_over(z, z->dtype);
@@ -231,12 +236,12 @@ void bp_map_where_adjoint(bp_context *cx, int side, const bp_array *g, const bp_
 /* ---- moving ------------------------------------------------------------------------------------------------------ */
 
 void bp_fill(bp_context *cx, bp_array *d, double value) {
-  walk w = walk_over(d, d->dtype);
-  lane lanes[] = {join(&w, d)};
-  if (d->rank == 0) {
-    *(double *)d->data = value;
+  if (d->stride == d->cols) {
+    map_of(cx, d->dtype)->fill(bp_count(d), value, d->data);
     return;
   }
+  walk w = walk_over(d, d->dtype);
+  lane lanes[] = {join(&w, d)};
   settle(&w, lanes, 1);
   FOR_RUNS(w) map_of(cx, d->dtype)->fill(w.run, value, at(&lanes[0], i, j));
 }
@@ -257,6 +262,13 @@ void bp_axpby(bp_context *cx, double a, const bp_array *x, double b, bp_array *d
     if (b != 1) bp_axpby(cx, b, d, 0, d);
     bp_array number = bp_number_at(&addend);
     bp_map_binary(cx, BP_LOOP(add), d, &number, d);
+    return;
+  }
+  if (one_run(x, d)) {
+    if (a == 1 && b == 0)
+      map->copy(bp_count(d), x->data, d->data);
+    else
+      map->axpby(bp_count(d), a, x->data, b, d->data);
     return;
   }
   walk w = walk_over(d, d->dtype);

@@ -132,7 +132,7 @@ static const bp_op rows[] = {
      .formula = "y = sum t (log sum e^x - x); dx = dy (sum(t) softmax(x) - t)",
      .samples = "{ {bp.vector{0.5, -1, 2}, bp.vector{0.2, 0.3, 0.5}}, {bp.vector{0.5, -1, 2}, 3}, {" LOGITS
                 ", {3, 1}}, {" LOGITS ", bp.matrix{{0, 0, 1}, {0.5, 1, 0.5}}} }",
-     .flags = BP_OP_SEQUENTIAL | BP_OP_CONTIGUOUS,
+     .flags = BP_OP_SEQUENTIAL | BP_OP_CONTIGUOUS | BP_OP_TO_NUMBER,
      .shape = softmax_cross_entropy_shape,
      .forward = softmax_cross_entropy_forward,
      .backward = softmax_cross_entropy_backward},
@@ -143,7 +143,7 @@ static const bp_op rows[] = {
      .formula = "y = sum log(1 + e^x) - t x; dx = dy (sigmoid(x) - t), dt = -dy x",
      .samples = "{ {0.3, 1}, {bp.vector{0.5, -1, 2}, bp.vector{0, 1, 0.5}}, {" LOGITS
                 ", bp.matrix{{0, 0, 1}, {1, 1, 0}}} }",
-     .flags = BP_OP_SEQUENTIAL,
+     .flags = BP_OP_SEQUENTIAL | BP_OP_TO_NUMBER,
      .shape = sigmoid_cross_entropy_shape,
      .forward = sigmoid_cross_entropy_forward,
      .backward = sigmoid_cross_entropy_backward},

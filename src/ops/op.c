@@ -48,6 +48,8 @@ static bp_status disagree(bp_call *call, const bp_array *a, const bp_array *b) {
 }
 
 bp_status bp_shape_broadcast(bp_call *call) {
+  if (call->input_count == 2 && bp_same_shape(INPUT(0), INPUT(1)) && INPUT(0)->dtype == INPUT(1)->dtype)
+    return bp_shape_same(call);
   bp_dtype dtype;
   bp_status status = bp_common_dtype(call, &dtype);
   if (status != BP_OK) return status;

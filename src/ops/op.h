@@ -34,7 +34,10 @@ typedef struct bp_formula {
   const bp_number_rule *numbers;
 } bp_formula;
 
-enum { BP_OP_FORMULA = 1 << 17 };
+enum {
+  BP_OP_FORMULA = 1 << 17,
+  BP_OP_TO_NUMBER = 1 << 18 /* the result is a number, unless the first integer, an axis, is given */
+};
 
 #define BP_FORMULA(name) (&(const bp_formula){BP_LOOP(name), &bp_numbers.name##_})
 

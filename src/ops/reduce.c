@@ -73,7 +73,7 @@ static bp_status argmin_forward(bp_call *call) {
 #define REDUCTION(NAME, WHICH, FLAGS, SHAPE, DOC, FORMULA)                                                     \
   {                                                                                                            \
     .name = NAME, .signature = "value x, axis axis?", .doc = DOC, .formula = FORMULA, .samples = SAMPLES,      \
-    .flags = BP_OP_SEQUENTIAL | FLAGS, .data = REDUCTION_OF(WHICH), .shape = SHAPE, .forward = reduce_forward, \
+    .flags = BP_OP_SEQUENTIAL | BP_OP_TO_NUMBER | FLAGS, .data = REDUCTION_OF(WHICH), .shape = SHAPE, .forward = reduce_forward, \
     .backward = reduce_backward                                                                                \
   }
 
@@ -96,7 +96,7 @@ static const bp_op rows[] = {
      .doc = "The Euclidean norm of a vector, the Frobenius norm of a matrix. At 0 the gradient is taken as 0.",
      .formula = "y = sqrt(sum x^2); dx = dy x / y",
      .samples = "{ {bp.vector{3, -4}}, {bp.matrix{{1, 2}, {-3, 0.5}}} }",
-     .flags = BP_OP_SEQUENTIAL,
+     .flags = BP_OP_SEQUENTIAL | BP_OP_TO_NUMBER,
      .data = REDUCTION_OF(BP_NORM),
      .shape = reduce_shape,
      .forward = reduce_forward,
