@@ -16,55 +16,19 @@ local kind, raise, tracked = core.kind, core.raise, core.tracked
 
 local grad = {}
 
--- Tracking --------------------------------------------------------------------------------------------------------
-
--- A copy of x with variables for leaves, and how many there are.
-local function track(tape, x, name, into)
-  local count, track_leaf = 0, tape.leaf
-  local function leaf(value, target)
-    count = count + 1
-    if kind(value) == nil then return tape:object(value) end
-    return track_leaf(tape, value, target, name)
-  end
-  if into == nil then return tree.map(name, leaf, x), count end
-  return tree.map(name .. ": into", function(value, target)
-    if kind(value) == "number" then return leaf(value) end
-    return leaf(value, target)
-  end, x, into), count
-end
-
--- The gradients of the leaves of x, which follow leaf number `before`, in x's structure.
-local function collect(tape, x, name, before)
-  local count = before
-  return tree.map(name, function(leaf)
-    count = count + 1
-    local gradient = tape:gradient(count)
-    if gradient == nil then return tree.class_of(leaf).zero(leaf) end -- an instance that nothing reached
-    return gradient
-  end, x), count
-end
+-- Values ----------------------------------------------------------------------------------------------------------
 
 --- x with plain values for variables: read-only arrays that share storage.
-function grad.value(x)
-  return tree.map("bp.value", core.value, x)
-end
+grad.value = core.values
 
--- The plain value of a result, for the caller to keep.
-local function outcome(tape, x)
-  return tree.map("bp.grad", function(leaf) return tape:outcome(leaf) end, x)
-end
-
+-- The plain values of results, for the caller to keep.
 local function outcomes(tape, first, ...)
-  if select("#", ...) == 0 then return outcome(tape, first) end
-  return outcome(tape, first), outcomes(tape, ...)
+  if select("#", ...) == 0 then return tape:outcome(first) end
+  return tape:outcome(first), outcomes(tape, ...)
 end
 
 -- Seeds every tracked leaf of a result with ones.
 local function seed_ones(tape, name, result)
-  if kind(result) == "number" then -- a loss: the usual case
-    if tape:owns(result) then tape:seed(result) end
-    return
-  end
   local leaves = 0
   tree.visit(result, function(leaf)
     leaves = leaves + 1
@@ -79,6 +43,17 @@ local function seed_ones(tape, name, result)
   if leaves == 0 then
     raise("%s: the function's first result must hold a number or an array, got %s", name, tree.describe(result))
   end
+end
+
+-- The sweep from ones, and the plain value of the result. What the tape cannot do at once is a result that is no loss.
+local function sweep(tape, name, result, deferring)
+  local value = tape:sweep(result, deferring)
+  if value then return value end
+  tape:begin(deferring)
+  seed_ones(tape, name, result)
+  value = tape:outcome(result)
+  tape:run()
+  return value
 end
 
 -- Options ---------------------------------------------------------------------------------------------------------
@@ -103,7 +78,7 @@ local function check_wrt(wrt, name)
 end
 
 local function read_options(options, name)
-  if options == nil then return {wrt = {1}, into = {}} end
+  if options == nil then return {wrt = {1}, into = {}, plain = true} end
   if type(options) ~= "table" then raise("%s: expected a table of options, got %s", name, tree.describe(options)) end
   for key in pairs(options) do
     if not option_names[key] then raise("%s: unknown option '%s'", name, tostring(key)) end
@@ -125,23 +100,27 @@ local function read_options(options, name)
       if into[k] == nil then raise("%s: into: expected %d structures, one for each of wrt", name, #wrt) end
     end
   end
-  return {wrt = table.move(wrt, 1, #wrt, 1, {}), into = into, check_finite = options.check_finite}
+  local plain = #wrt == 1 and wrt[1] == 1 and options.check_finite == nil
+  return {wrt = table.move(wrt, 1, #wrt, 1, {}), into = into, check_finite = options.check_finite, plain = plain}
 end
 
 -- Calls -----------------------------------------------------------------------------------------------------------
 
+local function raise_no_leaf(name, position, x)
+  raise("%s: argument %d holds no number or array to differentiate: %s", name, position, tree.describe(x))
+end
+
 -- The arguments with those of `wrt` tracked.
 local function track_arguments(tape, name, options, arguments)
+  local copies = table.move(arguments, 1, arguments.n, 1, {})
   for k, position in ipairs(options.wrt) do
     local x = arguments[position]
     if position > arguments.n or x == nil then raise("%s: argument %d is missing", name, position) end
-    local copy, count = track(tape, x, name, options.into[k])
-    arguments[position] = copy
-    if count == 0 then
-      raise("%s: argument %d holds no number or array to differentiate: %s", name, position, tree.describe(x))
-    end
+    local count
+    copies[position], count = tape:track(name, x, options.into[k])
+    if count == 0 then raise_no_leaf(name, position, x) end
   end
-  return arguments
+  return table.unpack(copies, 1, arguments.n)
 end
 
 -- The gradient of a number cannot go into a number: it is put into the table that holds it.
@@ -157,9 +136,10 @@ local function store(into, gradient, name)
 end
 
 local function gradients_of(tape, name, options, arguments)
+  if options.into[1] ~= nil and tape:deliver() then return table.unpack(options.into, 1, #options.wrt) end
   local results, before = {}, 0
   for k, position in ipairs(options.wrt) do
-    results[k], before = collect(tape, arguments[position], name, before)
+    results[k], before = tape:collect(name, arguments[position], before)
     if options.into[k] ~= nil then results[k] = store(options.into[k], results[k], name) end
   end
   return table.unpack(results, 1, #options.wrt)
@@ -171,27 +151,49 @@ local function finite_check(on)
   return setmetatable({}, {__close = function() core.check_finite(before) end})
 end
 
--- What `finish(tape, value, ...)` makes of a recorded call of f; the tape ends with it.
-local function record(name, f, options, arguments, finish)
+-- What `finish` makes of a recorded call of f: it gets the tape, the name, options and arguments, and f's results. The
+-- tape ends with the call.
+local function record(finish, name, f, options, arguments)
   local _ <close> = options.check_finite ~= nil and finite_check(options.check_finite) or nil
   local tape <close> = core.tape()
-  local copies = track_arguments(tape, name, options, table.move(arguments, 1, arguments.n, 1, {n = arguments.n}))
-  return finish(tape, f(table.unpack(copies, 1, copies.n)))
+  return finish(tape, name, options, arguments, f(track_arguments(tape, name, options, arguments)))
+end
+
+-- The same for f of a first argument and further ones, with plain options: the usual call.
+local function record_first(finish, name, f, options, x, ...)
+  if x == nil then raise("%s: argument 1 is missing", name) end
+  local tape <close> = core.tape()
+  local copy, count = tape:track(name, x, options.into[1])
+  if count == 0 then raise_no_leaf(name, 1, x) end
+  return finish(tape, name, options, x, f(copy, ...))
+end
+
+local function first_gradient(tape, name, options, x)
+  local into = options.into[1]
+  if into ~= nil and tape:deliver() then return into end
+  local gradient = tape:collect(name, x, 0)
+  if into ~= nil then return store(into, gradient, name) end
+  return gradient
+end
+
+local function finish_first_gradient(tape, name, options, x, result)
+  sweep(tape, name, result)
+  return (first_gradient(tape, name, options, x))
+end
+
+local function finish_gradients(tape, name, options, arguments, result)
+  sweep(tape, name, result)
+  return gradients_of(tape, name, options, arguments)
 end
 
 --- A function with f's arguments that returns the gradient of its first result.
 function grad.grad(f, options)
   check_function(f, "bp.grad")
   options = read_options(options, "bp.grad")
-  return function(...)
-    local arguments = table.pack(...)
-    return record("bp.grad", f, options, arguments, function(tape, result)
-      tape:begin()
-      seed_ones(tape, "bp.grad", result)
-      tape:run()
-      return gradients_of(tape, "bp.grad", options, arguments)
-    end)
+  if options.plain then
+    return function(...) return record_first(finish_first_gradient, "bp.grad", f, options, ...) end
   end
+  return function(...) return record(finish_gradients, "bp.grad", f, options, table.pack(...)) end
 end
 
 -- The value, the gradients, then f's further results.
@@ -202,27 +204,29 @@ local function in_order(value, gradients, further)
   return table.unpack(all, 1, 1 + gradients.n + further.n)
 end
 
+-- The further results are taken before the sweep, which lets go of values.
+local function finish_value_and_first_gradient(tape, name, options, x, result, ...)
+  if select("#", ...) == 0 then return sweep(tape, name, result), (first_gradient(tape, name, options, x)) end
+  local further = table.pack(outcomes(tape, ...))
+  local value = sweep(tape, name, result)
+  return value, first_gradient(tape, name, options, x), table.unpack(further, 1, further.n)
+end
+
+local function finish_value_and_gradients(tape, name, options, arguments, result, ...)
+  local further = select("#", ...) == 0 and {n = 0} or table.pack(outcomes(tape, ...))
+  local value = sweep(tape, name, result)
+  return in_order(value, table.pack(gradients_of(tape, name, options, arguments)), further)
+end
+
 --- The same, returning the value, the gradients, then f's further results as plain values. Errors bear `name`.
 function grad.value_and_grad(f, options, name)
   name = name or "bp.value_and_grad"
   check_function(f, name)
   options = read_options(options, name)
-  local single = #options.wrt == 1
-  return function(...)
-    local arguments = table.pack(...)
-    return record(name, f, options, arguments, function(tape, result, ...)
-      tape:begin()
-      seed_ones(tape, name, result)
-      local value = outcome(tape, result)
-      if single and select("#", ...) == 0 then
-        tape:run()
-        return value, (gradients_of(tape, name, options, arguments))
-      end
-      local further = select("#", ...) == 0 and {n = 0} or table.pack(outcomes(tape, ...))
-      tape:run()
-      return in_order(value, table.pack(gradients_of(tape, name, options, arguments)), further)
-    end)
+  if options.plain then
+    return function(...) return record_first(finish_value_and_first_gradient, name, f, options, ...) end
   end
+  return function(...) return record(finish_value_and_gradients, name, f, options, table.pack(...)) end
 end
 
 --- f on plain values.
@@ -289,7 +293,7 @@ function Pullback:__call(cotangent)
   tape:run()
   local gradients, before = {}, 0
   for position = 1, arguments.n do
-    gradients[position], before = collect(tape, arguments[position], name, before)
+    gradients[position], before = tape:collect(name, arguments[position], before)
   end
   return table.unpack(gradients, 1, arguments.n)
 end
@@ -307,7 +311,7 @@ function grad.vjp(f, ...)
   local tape = core.tape(true)
   local _ <close> = setmetatable({}, {__close = function(_, err) if err ~= nil then tape:close() end end})
   local copies = {}
-  for position = 1, arguments.n do copies[position] = track(tape, arguments[position], "bp.vjp") end
+  for position = 1, arguments.n do copies[position] = tape:track("bp.vjp", arguments[position]) end
   local results = table.pack(f(table.unpack(copies, 1, arguments.n)))
   local leaves = 0
   tree.visit(results[1], function(leaf)
@@ -323,32 +327,47 @@ function grad.vjp(f, ...)
   return values[1], pullback, table.unpack(values, 2, values.n)
 end
 
--- For optimisers: f(params, ...) recorded and swept, the products of weights not multiplied out. `update(tape, value)`
--- then changes the parameters; nothing before it can have changed anything.
-function grad.descend(name, f, params, update, ...)
-  local arguments = table.pack(params, ...)
-  return record(name, f, {wrt = {1}, into = {}}, arguments, function(tape, result)
-    tape:begin(true)
-    seed_ones(tape, name, result)
-    local value = outcome(tape, result)
-    tape:run()
-    tape:prepare()
-    update(tape)
-    return value
-  end)
+-- Numbers can only be changed in the tables that hold them.
+local function descend_numbers(tape, name, decay, rate, params)
+  local count, done = 0, {}
+  local function visit(holder, key)
+    local parameter = holder[key]
+    if kind(parameter) then
+      count = count + 1
+      local number = tape:descended(count, decay, rate)
+      if number then holder[key] = number end
+    elseif tree.is_branch(parameter) and not done[parameter] then
+      done[parameter] = true
+      local keys = tree.keys(parameter, name)
+      for i = 1, #keys do visit(parameter, keys[i]) end
+    end
+  end
+  visit({params}, 1)
+end
+
+local function finish_descent(tape, name, options, params, result)
+  local value = sweep(tape, name, result, true)
+  if tape:descend(options.decay, options.rate) then
+    descend_numbers(tape, name, options.decay, options.rate, params)
+  end
+  return value
+end
+
+--- For optimisers: one step p = decay p - rate g on every parameter in place; returns f(params, ...). The products of
+-- weights are not multiplied out, and nothing has changed if anything fails. Errors bear `name`.
+function grad.descend(name, f, decay, rate, params, ...)
+  return record_first(finish_descent, name, f, {into = {}, decay = decay, rate = rate}, params, ...)
+end
+
+local function finish_trace(tape, name, _, _, result)
+  sweep(tape, name, result)
+  return tape:trace()
 end
 
 --- For profiles: a function with f's arguments that runs value and gradient and returns the tape's trace.
 function grad.traced(f)
   local options = read_options(nil, "bp.profile")
-  return function(...)
-    return record("bp.profile", f, options, table.pack(...), function(tape, result)
-      tape:begin()
-      seed_ones(tape, "bp.profile", result)
-      tape:run()
-      return tape:trace()
-    end)
-  end
+  return function(...) return record_first(finish_trace, "bp.profile", f, options, ...) end
 end
 
 return grad

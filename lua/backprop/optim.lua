@@ -162,24 +162,9 @@ end
 
 -- Plain gradient descent needs no gradient: the sweep ends in the parameters.
 function Optimiser:descend(f, params, ...)
-  local decay, rate = 1 - self.lr * self.weight_decay, self.lr
-  return grad.descend("bp.optim", f, params, function(tape)
-    local count, descend, done = 0, tape.descend, {}
-    self.steps = self.steps + 1
-    local function visit(holder, key)
-      local parameter = holder[key]
-      if kind(parameter) then
-        count = count + 1
-        local number = descend(tape, count, decay, rate)
-        if number then holder[key] = number end
-      elseif tree.is_branch(parameter) and not done[parameter] then
-        done[parameter] = true
-        local keys = tree.keys(parameter, "bp.optim")
-        for i = 1, #keys do visit(parameter, keys[i]) end
-      end
-    end
-    visit({params}, 1)
-  end, ...)
+  local loss = grad.descend("bp.optim", f, 1 - self.lr * self.weight_decay, self.lr, params, ...)
+  self.steps = self.steps + 1
+  return loss
 end
 
 -- Options with their defaults; anything else is an error.

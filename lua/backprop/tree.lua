@@ -24,6 +24,7 @@ local tree = {}
 -- What is known of a metatable, always with `sort`: "leaf" (and class) for instances, "branch" (and name, type, keys,
 -- constants) for records, "constant" for opaque tables.
 local known = setmetatable({}, {__mode = "k"})
+core.set_known(known)
 
 local function classify(x)
   if kind(x) then return "leaf" end
@@ -357,6 +358,20 @@ local function add_leaves(where, x, y)
 end
 
 function tree.add(x, y) return tree.map_at("bp.add", add_leaves, x, y) end
+
+-- What the walk of the core (src/binding/structures.c) leaves to us. `place` is a list of keys.
+
+local function walk_to(name, place)
+  place.name = name
+  return place
+end
+
+core.set_functions {
+  keys = function(name, place, t) return sorted_keys(t, walk_to(name, place), #place) end,
+  cycle = function(name, place) raise_cycle(walk_to(name, place), #place) end,
+  differ = function(name, place, x, y) raise_difference(walk_to(name, place), #place, x, y) end,
+  zero_instance = function(x) return tree.class_of(x).zero(x) end,
+}
 
 -- Declaring -------------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ typedef struct bp_state {
   char array_mark, variable_mark, tape_mark, rng_mark; /* their addresses are the first words of the userdata */
   int array_metatable, variable_metatable, tape_metatable, rng_metatable, methods; /* references in the registry */
   int functions;           /* what the Lua side gives back to us, by name */
+  int known;               /* what it knows of metatables */
+  int tape_handles;        /* those in no use */
   int tapes;               /* the table that keeps the tapes' memory */
   struct bp_box *free_box; /* tapes in no use */
   ptrdiff_t unreported;    /* bytes in handles that the collector has not been told about */
@@ -82,6 +84,7 @@ void bp_make_room(lua_State *L, bp_state *s);
 
 /* ---- handles.c ---- */
 
+bool bp_is_ours(lua_State *L, bp_state *s, int index);             /* an array or a variable */
 bp_handle *bp_handle_at(lua_State *L, bp_state *s, int index);     /* NULL if there is none */
 bp_variable *bp_variable_at(lua_State *L, bp_state *s, int index); /* NULL if there is none */
 /* The handle of an array in use; raises "name: argument k: ..." otherwise. */
@@ -127,6 +130,7 @@ void bp_open_variables(lua_State *L, bp_state *s);
 void bp_open_ops(lua_State *L, bp_state *s);
 void bp_open_tapes(lua_State *L, bp_state *s);
 void bp_open_rng(lua_State *L, bp_state *s);
+void bp_open_structures(lua_State *L, bp_state *s); /* after bp_open_tapes */
 void bp_open_custom(lua_State *L, bp_state *s);
 void bp_open_inplace(lua_State *L, bp_state *s);
 void bp_open_bytes(lua_State *L, bp_state *s);
@@ -137,7 +141,7 @@ void bp_set_functions(lua_State *L, bp_state *s, const luaL_Reg *functions);
 /* Pushes the Lua function of a row. Raises on a malformed row. */
 void bp_push_op(lua_State *L, bp_state *s, const bp_op *op, const char *source);
 /* Notes the line of the user's script that recorded a node, while the state is tracing. */
-void bp_trace(lua_State *L, bp_state *s, const bp_box *box, bp_index node);
+void bp_trace(lua_State *L, bp_state *s, bp_box *box, bp_index node);
 
 /* Whether a dtype name stands at an index (absent: f64); raises on another string. */
 bp_dtype bp_check_dtype(lua_State *L, bp_state *s, int index, const char *name);
@@ -155,11 +159,30 @@ void bp_push_text(lua_State *L, const bp_array *x);
 
 /* ---- tapes.c ---- */
 
+/* The box of the open tape at stack index 1; raises if it is none. */
+bp_box *bp_check_tape(lua_State *L, bp_state *s);
 /* Pushes the table of an open tape. */
-void bp_push_box_table(lua_State *L, const bp_box *box);
+void bp_push_box_table(lua_State *L, bp_box *box);
 /* Notes the Lua object at the top of the stack, which stays, as the value of a node. */
-void bp_keep_object(lua_State *L, const bp_box *box, bp_index node);
+void bp_keep_object(lua_State *L, bp_box *box, bp_index node);
+/* Pushes the Lua object that is the value of a node. */
+void bp_push_object(lua_State *L, bp_box *box, bp_index node);
 /* Adds the Lua object at the top of the stack, which is popped, to the gradient of a node. */
-void bp_add_object(lua_State *L, bp_state *s, const bp_box *box, bp_index node);
+void bp_add_object(lua_State *L, bp_state *s, bp_box *box, bp_index node);
+
+/* What is done with one leaf, at the top of the stack, which stays. Each pushes one value: */
+/* The leaf as a variable; its gradient goes to the array at index `into`, if that is not 0. Errors bear the name. */
+void bp_track(lua_State *L, bp_state *s, bp_box *box, int into, const char *name);
+/* An instance as a variable. */
+void bp_track_object(lua_State *L, bp_state *s, bp_box *box);
+/* The gradient of a leaf by its number from 0, the caller's own; nil for an instance that nothing has reached. */
+void bp_push_gradient(lua_State *L, bp_state *s, bp_box *box, bp_index leaf);
+/* The plain value of a result, for the caller to keep: a copy only where others have the storage. */
+void bp_push_outcome(lua_State *L, bp_state *s, bp_box *box);
+
+/* ---- variables.c ---- */
+
+/* Pushes the plain value of the leaf at the top of the stack; an array shares storage and is read-only. */
+void bp_push_value(lua_State *L, bp_state *s);
 
 #endif

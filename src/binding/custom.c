@@ -46,7 +46,7 @@ static void give(lua_State *L, bp_state *s, const bp_sweep_call *sweep, size_t i
   bp_box *other = NULL;
   if (node->object) {
     lua_pushvalue(L, -1);
-    bp_add_object(L, s, (const bp_box *)tape, index);
+    bp_add_object(L, s, (bp_box *)tape, index);
     bp_sweep_give_object(tape, index);
     return;
   }
@@ -73,7 +73,7 @@ static void push_cotangent(lua_State *L, bp_state *s, bp_tape *tape, bp_index in
   if (slot->state == BP_SLOT_EMPTY) {
     lua_pushnil(L);
   } else if (node->object) {
-    bp_push_box_table(L, (const bp_box *)tape);
+    bp_push_box_table(L, (bp_box *)tape);
     lua_getfield(L, -1, "gradients");
     lua_rawgeti(L, -1, (lua_Integer)index + 1);
     lua_replace(L, -3);
@@ -104,7 +104,7 @@ static int run_pullback(lua_State *L) {
   bp_tape *tape = sweep->tape;
   bp_state *s = (bp_state *)tape->cx; /* the context is its first member */
   const bp_call *call = &sweep->call;
-  bp_push_box_table(L, (const bp_box *)tape);
+  bp_push_box_table(L, (bp_box *)tape);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->functions);
   lua_getfield(L, -1, "pullback");
   lua_rawgeti(L, 2, (lua_Integer)call->attributes->integer[0]);

@@ -13,6 +13,11 @@ static inline bool has_mark(const void *block, const void *mark) {
   return *(const void *const *)block == mark;
 }
 
+bool bp_is_ours(lua_State *L, bp_state *s, int index) {
+  void *block = block_at(L, index);
+  return block != NULL && (has_mark(block, &s->array_mark) || has_mark(block, &s->variable_mark));
+}
+
 bp_handle *bp_handle_at(lua_State *L, bp_state *s, int index) {
   void *block = block_at(L, index);
   return block != NULL && has_mark(block, &s->array_mark) ? block : NULL;

@@ -210,6 +210,10 @@ static bp_state *open_state(lua_State *L) {
   lua_newtable(L);
   s->functions = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_newtable(L);
+  s->known = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_newtable(L);
+  s->tape_handles = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_newtable(L);
   s->tapes = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_newtable(L);
   lua_pushcfunction(L, close_state);
@@ -244,6 +248,7 @@ int luaopen_backprop_core(lua_State *L) {
   bp_open_rng(L, s);
   bp_open_bytes(L, s);
   bp_open_tapes(L, s);
+  bp_open_structures(L, s);
   bp_open_custom(L, s);
   bp_open_ops(L, s);
   lua_pushlightuserdata(L, (void *)(uintptr_t)&api);

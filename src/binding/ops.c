@@ -280,7 +280,7 @@ static void read_arguments(lua_State *L, bp_state *s, const entry *e, int given,
 
 /* ---- calls ------------------------------------------------------------------------------------------------------- */
 
-void bp_trace(lua_State *L, bp_state *s, const bp_box *box, bp_index node) {
+void bp_trace(lua_State *L, bp_state *s, bp_box *box, bp_index node) {
   bp_push_box_table(L, box);
   if (lua_getfield(L, -1, "lines") == LUA_TTABLE) {
     bp_push_position(L, s);

@@ -5,7 +5,12 @@
 
 /* ---- boxes ------------------------------------------------------------------------------------------------------- */
 
-void bp_push_box_table(lua_State *L, const bp_box *box) {
+/* Made when it is first asked for: most tapes need none. */
+void bp_push_box_table(lua_State *L, bp_box *box) {
+  if (box->table == LUA_NOREF) {
+    lua_newtable(L);
+    box->table = luaL_ref(L, LUA_REGISTRYINDEX);
+  }
   lua_rawgeti(L, LUA_REGISTRYINDEX, box->table);
 }
 
@@ -36,9 +41,9 @@ static void close_box(lua_State *L, bp_state *s, bp_box *box) {
 /* ---- the handle -------------------------------------------------------------------------------------------------- */
 
 static bp_tape_handle *handle_at(lua_State *L, bp_state *s) {
-  bp_tape_handle *handle = lua_type(L, 1) == LUA_TUSERDATA && lua_rawlen(L, 1) == sizeof *handle ? lua_touserdata(L, 1)
-                                                                                                 : NULL;
-  if (handle == NULL || handle->mark != &s->tape_mark) bp_raise(L, s, "backprop: expected a tape");
+  bp_tape_handle *handle = lua_touserdata(L, 1);
+  if (handle == NULL || lua_rawlen(L, 1) != sizeof *handle || handle->mark != &s->tape_mark)
+    bp_raise(L, s, "backprop: expected a tape");
   return handle;
 }
 
@@ -46,40 +51,76 @@ static bool is_open(const bp_tape_handle *handle) {
   return handle->box != NULL && handle->generation == handle->box->tape.generation;
 }
 
-static bp_box *open_box(lua_State *L, bp_state *s) {
+bp_box *bp_check_tape(lua_State *L, bp_state *s) {
   bp_tape_handle *handle = handle_at(L, s);
   if (!is_open(handle)) bp_raise(L, s, "bp.vjp: the pullback is closed");
   return handle->box;
 }
 
-/* core.tape(kept): an open tape. */
-static int new_tape(lua_State *L) {
-  bp_state *s = bp_state_of(L);
-  bool kept = lua_toboolean(L, 1);
+/* A handle in no use, or a new one. Handles are used again, since a userdata with a finalizer costs as much as a small
+ * call: while one is in use nobody but the call has it, so that it is collected, and its tape closed, with a coroutine
+ * that was dropped. */
+static bp_tape_handle *push_handle(lua_State *L, bp_state *s) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->tape_handles);
+  lua_Integer count = (lua_Integer)lua_rawlen(L, -1);
+  if (count > 0) {
+    lua_rawgeti(L, -1, count);
+    lua_pushnil(L);
+    lua_rawseti(L, -3, count);
+    lua_remove(L, -2);
+    return lua_touserdata(L, -1);
+  }
+  lua_pop(L, 1);
   bp_tape_handle *handle = lua_newuserdatauv(L, sizeof *handle, 0);
   *handle = (bp_tape_handle){.mark = &s->tape_mark};
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->tape_metatable);
   lua_setmetatable(L, -2);
+  return handle;
+}
+
+/* core.tape([kept]): an open tape. One that is kept is the user's until it is closed or forgotten. */
+static int new_tape(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  bool kept = lua_toboolean(L, 1);
+  bp_tape_handle *handle = push_handle(L, s);
   bp_box *box = take_box(L, s);
   bp_tape_open(&box->tape, &s->cx, ++box->last_generation);
   box->tape.kept = kept;
   handle->box = box;
   handle->generation = box->tape.generation;
-  lua_newtable(L);
   if (s->tracing) {
+    bp_push_box_table(L, box);
     lua_newtable(L);
     lua_setfield(L, -2, "lines");
+    lua_pop(L, 1);
   }
-  box->table = luaL_ref(L, LUA_REGISTRYINDEX);
   return 1;
 }
 
+static void check_idle(lua_State *L, bp_state *s, const bp_tape_handle *handle) {
+  if (handle->box->tape.sweeping) bp_raise(L, s, "bp.vjp: a pullback cannot be closed while it runs");
+}
+
+/* tape:close(), for the pullback of a kept tape, whose handle stays the user's. */
 static int close_tape(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_tape_handle *handle = handle_at(L, s);
   if (!is_open(handle)) return 0;
-  if (handle->box->tape.sweeping) bp_raise(L, s, "bp.vjp: a pullback cannot be closed while it runs");
+  check_idle(L, s, handle);
   close_box(L, s, handle->box);
+  return 0;
+}
+
+/* __close: the end of the call that made the tape, which nobody else has; its handle can be used again. */
+static int end_tape(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  bp_tape_handle *handle = handle_at(L, s);
+  if (!is_open(handle)) return 0;
+  check_idle(L, s, handle);
+  close_box(L, s, handle->box);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->tape_handles);
+  lua_pushvalue(L, 1);
+  lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
   return 0;
 }
 
@@ -93,40 +134,35 @@ static int collect_tape(lua_State *L) {
 
 /* ---- recording --------------------------------------------------------------------------------------------------- */
 
-/* tape:leaf(x [, into [, name]]): x tracked; errors bear the name. */
-static int leaf(lua_State *L) {
-  bp_state *s = bp_state_of(L);
-  bp_box *box = open_box(L, s);
+void bp_track(lua_State *L, bp_state *s, bp_box *box, int into, const char *name) {
+  int index = lua_gettop(L);
   bp_single value;
   bp_box *other = NULL;
-  const char *name = luaL_optstring(L, 4, "bp.grad");
-  bp_index index;
-  bp_variable *tracked = bp_variable_at(L, s, 2);
-  if (tracked != NULL)
-    return bp_raise(L, s,
-                    "%s: an argument is tracked by another call (a gradient inside a gradient is not "
-                    "supported: pass plain values, with bp.value)",
-                    name);
-  if (!bp_read_single(L, s, 2, name, &value, &other))
-    return bp_raise(L, s, "%s: expected a number, vector or matrix, got %s", name, bp_type_of(L, s, 2));
-  const bp_array *into = NULL;
-  if (!lua_isnoneornil(L, 3)) {
-    bp_handle *target = bp_check_writable(L, s, 3, lua_pushfstring(L, "%s: into", name));
-    into = &target->array;
-    if (!bp_same_shape(into, &value.array) || into->dtype != value.array.dtype)
-      return bp_raise(L, s, "%s: into: expected %s %s, got %s %s", name, bp_describe(&value.array).text,
-                      bp_dtype_name(value.array.dtype), bp_describe(into).text, bp_dtype_name(into->dtype));
-    if (!bp_is_contiguous(into)) return bp_raise(L, s, "%s: into: a column cannot receive a gradient", name);
+  bp_index leaf;
+  if (bp_variable_at(L, s, index) != NULL)
+    bp_raise(L, s,
+             "%s: an argument is tracked by another call (a gradient inside a gradient is not "
+             "supported: pass plain values, with bp.value)",
+             name);
+  if (!bp_read_single(L, s, index, name, &value, &other))
+    bp_raise(L, s, "%s: expected a number, vector or matrix, got %s", name, bp_type_of(L, s, index));
+  const bp_array *target = NULL;
+  if (into != 0) {
+    target = &bp_check_writable(L, s, into, lua_pushfstring(L, "%s: into", name))->array;
+    lua_pop(L, 1);
+    if (!bp_same_shape(target, &value.array) || target->dtype != value.array.dtype)
+      bp_raise(L, s, "%s: into: expected %s %s, got %s %s", name, bp_describe(&value.array).text,
+               bp_dtype_name(value.array.dtype), bp_describe(target).text, bp_dtype_name(target->dtype));
+    if (!bp_is_contiguous(target)) bp_raise(L, s, "%s: into: a column cannot receive a gradient", name);
     for (size_t k = 0; k < box->tape.into_count; k++)
-      if (bp_overlap(into, &box->tape.into[k]))
-        return bp_raise(L, s, "%s: into: two gradients would go to the same array", name);
+      if (bp_overlap(target, &box->tape.into[k]))
+        bp_raise(L, s, "%s: into: two gradients would go to the same array", name);
   }
-  BP_TRY(L, s, bp_tape_leaf(&box->tape, &value.array, into, &index));
-  bp_push_variable(L, s, box, index);
-  return 1;
+  BP_TRY(L, s, bp_tape_leaf(&box->tape, &value.array, target, &leaf));
+  bp_push_variable(L, s, box, leaf);
 }
 
-void bp_keep_object(lua_State *L, const bp_box *box, bp_index node) {
+void bp_keep_object(lua_State *L, bp_box *box, bp_index node) {
   bp_push_box_table(L, box);
   if (lua_getfield(L, -1, "objects") == LUA_TNIL) {
     lua_pop(L, 1);
@@ -139,46 +175,47 @@ void bp_keep_object(lua_State *L, const bp_box *box, bp_index node) {
   lua_pop(L, 2);
 }
 
-/* tape:object(x): an instance, tracked. */
-static int object(lua_State *L) {
-  bp_state *s = bp_state_of(L);
-  bp_box *box = open_box(L, s);
+void bp_track_object(lua_State *L, bp_state *s, bp_box *box) {
   bp_index index;
   BP_TRY(L, s, bp_tape_object_leaf(&box->tape, &index));
-  lua_settop(L, 2);
   bp_keep_object(L, box, index);
   bp_push_variable(L, s, box, index);
-  return 1;
+}
+
+void bp_push_object(lua_State *L, bp_box *box, bp_index node) {
+  bp_push_box_table(L, box);
+  lua_getfield(L, -1, "objects");
+  lua_rawgeti(L, -1, (lua_Integer)node + 1);
+  lua_replace(L, -3);
+  lua_pop(L, 1);
+}
+
+/* The variable at an index if it is this tape's, NULL if it is no variable; raises if it is another's. */
+static const bp_variable *check_own(lua_State *L, bp_state *s, const bp_box *box, int index) {
+  const bp_variable *variable = bp_variable_at(L, s, index);
+  if (variable != NULL && variable->generation != variable->box->tape.generation)
+    bp_raise(L, s, "bp.grad: the result is a tracked value whose call has ended");
+  if (variable != NULL && variable->box != box) bp_raise(L, s, "bp.grad: the result is tracked by another call");
+  return variable;
 }
 
 /* tape:owns(x): whether a variable is this tape's; raises if it is another's. */
 static int owns(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  bp_box *box = open_box(L, s);
-  const bp_variable *variable = bp_variable_at(L, s, 2);
-  if (variable == NULL) {
-    lua_pushboolean(L, false);
-    return 1;
-  }
-  if (variable->box != box || variable->generation != box->tape.generation)
-    bp_raise(L, s, "bp.grad: the result is tracked by another call");
-  lua_pushboolean(L, true);
+  lua_pushboolean(L, check_own(L, s, bp_check_tape(L, s), 2) != NULL);
   return 1;
 }
 
-/* tape:outcome(x): the plain value of a result, for the caller to keep: a copy only where others have the storage. */
-static int outcome(lua_State *L) {
-  bp_state *s = bp_state_of(L);
-  owns(L);
-  lua_settop(L, 2);
-  const bp_variable *variable = bp_variable_at(L, s, 2);
-  if (variable == NULL) return 1;
-  const bp_node *node = &variable->box->tape.nodes[variable->node];
+void bp_push_outcome(lua_State *L, bp_state *s, bp_box *box) {
+  const bp_variable *variable = check_own(L, s, box, -1);
+  if (variable == NULL) {
+    lua_pushvalue(L, -1);
+    return;
+  }
+  const bp_node *node = &box->tape.nodes[variable->node];
   bp_array array = node->value;
   if (node->object) {
-    bp_push_box_table(L, variable->box);
-    lua_getfield(L, -1, "objects");
-    lua_rawgeti(L, -1, (lua_Integer)variable->node + 1);
+    bp_push_object(L, box, variable->node);
   } else if (array.rank == 0) {
     lua_pushnumber(L, node->number);
   } else if (node->kind == BP_NODE_RESULT && array.buffer->references == 1) {
@@ -187,32 +224,36 @@ static int outcome(lua_State *L) {
     bp_handle *copy = bp_push_new(L, s, bp_shape_like(&array));
     bp_axpby(&s->cx, 1, &array, 0, &copy->array);
   }
-  return 1;
 }
 
 /* tape:seal(): no more recording; variables are stale from here on. */
 static int seal(lua_State *L) {
-  open_box(L, bp_state_of(L))->tape.sealed = true;
+  bp_check_tape(L, bp_state_of(L))->tape.sealed = true;
   return 0;
 }
 
 /* ---- sweeping ---------------------------------------------------------------------------------------------------- */
 
 /* tape:begin([deferring]): all cotangents zero. */
+static void begin_sweep(lua_State *L, bp_state *s, bp_box *box, bool deferring) {
+  if (box->tape.sweeping) bp_raise(L, s, "bp.vjp: a pullback cannot be called inside itself");
+  box->tape.deferring = deferring;
+  if (box->table != LUA_NOREF) {
+    bp_push_box_table(L, box);
+    lua_pushnil(L);
+    lua_setfield(L, -2, "gradients");
+    lua_pop(L, 1);
+  }
+  BP_TRY(L, s, bp_sweep_begin(&box->tape));
+}
+
 static int begin(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  bp_box *box = open_box(L, s);
-  if (box->tape.sweeping) bp_raise(L, s, "bp.vjp: a pullback cannot be called inside itself");
-  box->tape.deferring = lua_toboolean(L, 2);
-  lua_settop(L, 1);
-  bp_push_box_table(L, box);
-  lua_pushnil(L);
-  lua_setfield(L, -2, "gradients");
-  BP_TRY(L, s, bp_sweep_begin(&box->tape));
+  begin_sweep(L, s, bp_check_tape(L, s), lua_toboolean(L, 2));
   return 0;
 }
 
-void bp_add_object(lua_State *L, bp_state *s, const bp_box *box, bp_index node) {
+void bp_add_object(lua_State *L, bp_state *s, bp_box *box, bp_index node) {
   bp_push_box_table(L, box);
   if (lua_getfield(L, -1, "gradients") == LUA_TNIL) {
     lua_pop(L, 1);
@@ -241,7 +282,7 @@ void bp_add_object(lua_State *L, bp_state *s, const bp_box *box, bp_index node) 
 /* tape:seed(variable [, cotangent]): ones where there is no cotangent. */
 static int seed(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  bp_box *box = open_box(L, s);
+  bp_box *box = bp_check_tape(L, s);
   const bp_variable *variable = bp_variable_at(L, s, 2);
   if (variable == NULL || variable->box != box) return bp_raise(L, s, "bp.vjp: the result is not of this tape");
   const bp_node *node = &box->tape.nodes[variable->node];
@@ -266,7 +307,7 @@ static int seed(lua_State *L) {
 }
 
 /* Names the line that recorded the operation at which the sweep failed, where it is known. */
-static void raise_at_culprit(lua_State *L, bp_state *s, const bp_box *box) {
+static void raise_at_culprit(lua_State *L, bp_state *s, bp_box *box) {
   bp_push_box_table(L, box);
   if (lua_getfield(L, -1, "lines") == LUA_TNIL || box->tape.culprit == BP_NONE) return;
   if (lua_rawgeti(L, -1, (lua_Integer)box->tape.culprit + 1) != LUA_TSTRING) return;
@@ -277,7 +318,7 @@ static void raise_at_culprit(lua_State *L, bp_state *s, const bp_box *box) {
 /* tape:trace(): what was recorded, a list of {op, line, forward, backward, bytes}; times in seconds. */
 static int trace(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  bp_box *box = open_box(L, s);
+  bp_box *box = bp_check_tape(L, s);
   lua_Integer count = 0;
   lua_settop(L, 1);
   bp_push_box_table(L, box);
@@ -313,10 +354,7 @@ static int trace(lua_State *L) {
   return 1;
 }
 
-/* tape:run(): the sweep. */
-static int run(lua_State *L) {
-  bp_state *s = bp_state_of(L);
-  bp_box *box = open_box(L, s);
+static void run_sweep(lua_State *L, bp_state *s, bp_box *box) {
   box->tape.sealed = true;
   lua_settop(L, 1);
   bp_status status = bp_sweep_run(&box->tape, L);
@@ -324,68 +362,116 @@ static int run(lua_State *L) {
   if (status == BP_NOMEM) bp_make_room(L, s);
   if (status == BP_INVALID) raise_at_culprit(L, s, box);
   if (status != BP_OK) bp_raise_status(L, s, status);
+}
+
+/* tape:run(): the sweep. */
+static int run(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  run_sweep(L, s, bp_check_tape(L, s));
   return 0;
 }
 
-static bp_index check_leaf(lua_State *L, bp_state *s, const bp_box *box) {
+/* tape:sweep(result [, deferring]): begins, seeds and runs where the result is a tracked number of this tape, the usual
+ * loss, and returns its value; nil where it is anything else. */
+static int sweep(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  bp_box *box = bp_check_tape(L, s);
+  const bp_variable *variable = check_own(L, s, box, 2);
+  if (variable == NULL) return 0;
+  bp_index result = variable->node;
+  const bp_node *node = &box->tape.nodes[result];
+  if (node->object || node->value.rank != 0) return 0;
+  begin_sweep(L, s, box, lua_toboolean(L, 3));
+  BP_TRY(L, s, bp_sweep_seed(&box->tape, result, NULL));
+  run_sweep(L, s, box);
+  lua_pushnumber(L, box->tape.nodes[result].number);
+  return 1;
+}
+
+static bp_index check_leaf(lua_State *L, bp_state *s, bp_box *box) {
   lua_Integer index = luaL_checkinteger(L, 2);
   if (index < 1 || (lua_Unsigned)index > box->tape.leaf_count) bp_raise(L, s, "backprop: no such leaf");
   return (bp_index)(index - 1);
 }
 
-/* tape:gradient(i): of the i-th leaf, the caller's own. */
-static int gradient(lua_State *L) {
-  bp_state *s = bp_state_of(L);
-  bp_box *box = open_box(L, s);
-  bp_index index = check_leaf(L, s, box);
+void bp_push_gradient(lua_State *L, bp_state *s, bp_box *box, bp_index leaf) {
   bp_outcome found;
-  if (box->tape.nodes[index].value.rank == 0) {
-    if (box->tape.nodes[index].object) {
-      bp_push_box_table(L, box);
-      if (lua_getfield(L, -1, "gradients") != LUA_TNIL) lua_rawgeti(L, -1, (lua_Integer)index + 1);
-      return 1;
+  const bp_node *node = &box->tape.nodes[leaf];
+  if (node->object) {
+    bp_push_box_table(L, box);
+    if (lua_getfield(L, -1, "gradients") == LUA_TTABLE) {
+      lua_rawgeti(L, -1, (lua_Integer)leaf + 1);
+      lua_replace(L, -2);
     }
-    BP_TRY(L, s, bp_sweep_gradient(&box->tape, index, &found));
+    lua_replace(L, -2);
+    return;
+  }
+  if (node->value.rank == 0) {
+    BP_TRY(L, s, bp_sweep_gradient(&box->tape, leaf, &found));
     lua_pushnumber(L, found.number);
-    return 1;
+    return;
   }
   bp_report(L, s);
   bp_handle *handle = bp_push_handle(L, s);
-  BP_TRY(L, s, bp_sweep_gradient(&box->tape, index, &found));
+  BP_TRY(L, s, bp_sweep_gradient(&box->tape, leaf, &found));
   bp_hold(s, handle, &found.array);
+}
+
+/* tape:deliver(): brings every gradient to the array where it is to go; false, and nothing is done, if there is a leaf
+ * that is no array. */
+static int deliver(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  bp_box *box = bp_check_tape(L, s);
+  bp_tape *tape = &box->tape;
+  bool all = tape->into_count == tape->leaf_count;
+  for (bp_index leaf = 0; all && leaf < tape->leaf_count; leaf++) all = tape->into[leaf].rank != 0;
+  for (bp_index leaf = 0; all && leaf < tape->leaf_count; leaf++) {
+    bp_outcome found;
+    BP_TRY(L, s, bp_sweep_gradient(tape, leaf, &found));
+    bp_array_release(&s->cx, &found.array);
+  }
+  lua_pushboolean(L, all);
   return 1;
 }
 
-/* tape:prepare(): all that can fail before the first parameter changes. */
-static int prepare(lua_State *L) {
-  bp_state *s = bp_state_of(L);
-  bp_box *box = open_box(L, s);
-  BP_TRY(L, s, bp_update_prepare(&box->tape));
-  return 0;
-}
-
-/* tape:descend(i, decay, rate): the i-th leaf = decay * leaf - rate * gradient, in place; a number is returned. */
+/* tape:descend(decay, rate): leaf = decay * leaf - rate * gradient, in place, for every array; nothing has changed if it
+ * fails. The last leaf goes first: its layer was the first in the sweep, so that it is still in the cache. Returns whether
+ * there are numbers, too, which only the caller can change. */
 static int descend(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  bp_box *box = open_box(L, s);
-  bp_index index = check_leaf(L, s, box);
-  double number = 0;
-  bp_update_leaf(&box->tape, index, luaL_checknumber(L, 3), luaL_checknumber(L, 4), &number);
-  if (box->tape.nodes[index].value.rank != 0) return 0;
-  lua_pushnumber(L, number);
+  bp_box *box = bp_check_tape(L, s);
+  double decay = luaL_checknumber(L, 2), rate = luaL_checknumber(L, 3);
+  bool numbers = false;
+  BP_TRY(L, s, bp_update_prepare(&box->tape));
+  for (bp_index leaf = box->tape.leaf_count; leaf-- > 0;) {
+    if (box->tape.nodes[leaf].value.rank != 0)
+      bp_update_leaf(&box->tape, leaf, decay, rate);
+    else
+      numbers = true;
+  }
+  lua_pushboolean(L, numbers);
+  return 1;
+}
+
+/* tape:descended(i, decay, rate): what a step makes of the i-th leaf, a number. */
+static int descended(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  bp_box *box = bp_check_tape(L, s);
+  bp_index leaf = check_leaf(L, s, box);
+  if (box->tape.nodes[leaf].value.rank != 0) return 0;
+  lua_pushnumber(L, bp_updated_number(&box->tape, leaf, luaL_checknumber(L, 3), luaL_checknumber(L, 4)));
   return 1;
 }
 
 void bp_open_tapes(lua_State *L, bp_state *s) {
   static const luaL_Reg functions[] = {{"tape", new_tape}, {NULL, NULL}};
-  static const luaL_Reg methods[] = {{"leaf", leaf},        {"object", object}, {"owns", owns},
-                                     {"outcome", outcome},  {"seal", seal},     {"begin", begin},
-                                     {"seed", seed},        {"run", run},       {"gradient", gradient},
-                                     {"prepare", prepare},  {"trace", trace},   {"descend", descend},
-                                     {"close", close_tape}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {
+      {"owns", owns},       {"seal", seal},        {"begin", begin},         {"seed", seed},
+      {"run", run},         {"sweep", sweep},      {"deliver", deliver},     {"trace", trace},
+      {"descend", descend}, {"close", close_tape}, {"descended", descended}, {NULL, NULL}};
   bp_set_functions(L, s, functions);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->tape_metatable);
-  static const luaL_Reg metamethods[] = {{"__close", close_tape}, {"__gc", collect_tape}, {NULL, NULL}};
+  static const luaL_Reg metamethods[] = {{"__close", end_tape}, {"__gc", collect_tape}, {NULL, NULL}};
   bp_set_functions(L, s, metamethods);
   lua_newtable(L);
   bp_set_functions(L, s, methods);

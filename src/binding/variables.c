@@ -166,25 +166,28 @@ static int tracked(lua_State *L) {
   return 1;
 }
 
-/* core.value(x): the plain value of a leaf. An array shares storage and is read-only. */
-static int value(lua_State *L) {
-  bp_state *s = bp_state_of(L);
-  const bp_variable *variable = bp_variable_at(L, s, 1);
+void bp_push_value(lua_State *L, bp_state *s) {
+  int index = lua_gettop(L);
+  const bp_variable *variable = bp_variable_at(L, s, index);
   if (variable == NULL) {
-    lua_settop(L, 1);
-    return 1;
+    lua_pushvalue(L, index);
+    return;
   }
-  const bp_node *node = look_at(L, s, 1, "bp.value");
+  const bp_node *node = look_at(L, s, index, "bp.value");
   if (node->object) {
-    bp_push_box_table(L, variable->box);
-    lua_getfield(L, -1, "objects");
-    lua_rawgeti(L, -1, (lua_Integer)variable->node + 1);
+    bp_push_object(L, variable->box, variable->node);
   } else if (node->value.rank == 0) {
     lua_pushnumber(L, node->number);
   } else {
     bp_array shared = node->value;
     bp_push_shared(L, s, &shared, true);
   }
+}
+
+/* core.value(x): the plain value of a leaf. */
+static int value(lua_State *L) {
+  lua_settop(L, 1);
+  bp_push_value(L, bp_state_of(L));
   return 1;
 }
 

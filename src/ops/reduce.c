@@ -70,11 +70,11 @@ static bp_status argmin_forward(bp_call *call) {
   "{ {bp.vector{1.5, -0.5, 2}}, {bp.matrix{{1, 2, 4}, {-3, 0.5, 6}}}, {bp.matrix{{1, 2, 4}, {-3, 0.5, 6}}, 1}, " \
   "{bp.matrix{{1, 2, 4}, {-3, 0.5, 6}}, 2}, {0.5} }"
 
-#define REDUCTION(NAME, WHICH, FLAGS, SHAPE, DOC, FORMULA)                                                     \
-  {                                                                                                            \
-    .name = NAME, .signature = "value x, axis axis?", .doc = DOC, .formula = FORMULA, .samples = SAMPLES,      \
-    .flags = BP_OP_SEQUENTIAL | BP_OP_TO_NUMBER | FLAGS, .data = REDUCTION_OF(WHICH), .shape = SHAPE, .forward = reduce_forward, \
-    .backward = reduce_backward                                                                                \
+#define REDUCTION(NAME, WHICH, FLAGS, SHAPE, DOC, FORMULA)                                                \
+  {                                                                                                       \
+    .name = NAME, .signature = "value x, axis axis?", .doc = DOC, .formula = FORMULA, .samples = SAMPLES, \
+    .flags = BP_OP_SEQUENTIAL | BP_OP_TO_NUMBER | FLAGS, .data = REDUCTION_OF(WHICH), .shape = SHAPE,     \
+    .forward = reduce_forward, .backward = reduce_backward                                                \
   }
 
 static const bp_op rows[] = {

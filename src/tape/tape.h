@@ -182,7 +182,10 @@ typedef struct bp_sweep_call {
 
 /* Multiplies out the factors that the step below would destroy while they are needed. Nothing has changed if it fails. */
 bp_status bp_update_prepare(bp_tape *tape);
-/* value = decay * value - rate * gradient, in place, for one leaf. Cannot fail. A number is returned in *number. */
-void bp_update_leaf(bp_tape *tape, bp_index leaf, double decay, double rate, double *number);
+/* value = decay * value - rate * gradient, in place, for one leaf that is an array; called for
+ * the last leaf first. Cannot fail. */
+void bp_update_leaf(bp_tape *tape, bp_index leaf, double decay, double rate);
+/* The same for a number, which is returned. */
+double bp_updated_number(const bp_tape *tape, bp_index leaf, double decay, double rate);
 
 #endif

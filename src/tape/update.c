@@ -9,9 +9,9 @@ static bool is_parameter(const bp_tape *tape, const bp_buffer *buffer) {
   return false;
 }
 
-/* One array at two paths is one parameter: it decays once. */
+/* One array at two paths is one parameter: it decays once, with the last of its leaves, whose turn is first. */
 static bool is_repeated(const bp_tape *tape, bp_index leaf) {
-  for (bp_index k = 0; k < leaf; k++)
+  for (bp_index k = leaf + 1; k < tape->leaf_count; k++)
     if (tape->nodes[k].value.data == tape->nodes[leaf].value.data) return true;
   return false;
 }
@@ -31,14 +31,15 @@ bp_status bp_update_prepare(bp_tape *tape) {
   return BP_OK;
 }
 
-void bp_update_leaf(bp_tape *tape, bp_index leaf, double decay, double rate, double *number) {
+double bp_updated_number(const bp_tape *tape, bp_index leaf, double decay, double rate) {
+  const bp_slot *slot = &tape->slots[leaf];
+  return decay * tape->nodes[leaf].number - (slot->state == BP_SLOT_EMPTY ? 0 : rate * slot->number);
+}
+
+void bp_update_leaf(bp_tape *tape, bp_index leaf, double decay, double rate) {
   bp_slot *slot = &tape->slots[leaf];
   bp_array *value = &tape->nodes[leaf].value;
   bp_context *cx = tape->cx;
-  if (value->rank == 0) {
-    *number = decay * tape->nodes[leaf].number - (slot->state == BP_SLOT_EMPTY ? 0 : rate * slot->number);
-    return;
-  }
   if (decay != 1 && is_repeated(tape, leaf)) decay = 1;
   bp_sweep_complete(tape, leaf);
   if (slot->state != BP_SLOT_EMPTY) {
