@@ -345,18 +345,17 @@ local function descend_numbers(tape, name, decay, rate, params)
   visit({params}, 1)
 end
 
-local function finish_descent(tape, name, options, params, result)
-  local value = sweep(tape, name, result, true)
-  if tape:descend(options.decay, options.rate) then
-    descend_numbers(tape, name, options.decay, options.rate, params)
-  end
-  return value
-end
-
 --- For optimisers: one step p = decay p - rate g on every parameter in place; returns f(params, ...). The products of
--- weights are not multiplied out, and nothing has changed if anything fails. Errors bear `name`.
+-- weights are not multiplied out, and nothing has changed if anything fails. Instances are stepped by functions of the
+-- user's, which may raise: not in the middle of a descent, so that nothing is done and nil returned. Errors bear `name`.
 function grad.descend(name, f, decay, rate, params, ...)
-  return record_first(finish_descent, name, f, {into = {}, decay = decay, rate = rate}, params, ...)
+  local tape <close> = core.tape()
+  local copy, count, instances = tape:track(name, params)
+  if instances then return nil end
+  if count == 0 then raise_no_leaf(name, 1, params) end
+  local value = sweep(tape, name, (f(copy, ...)), true)
+  if tape:descend(decay, rate) then descend_numbers(tape, name, decay, rate, params) end
+  return value
 end
 
 local function finish_trace(tape, name, _, _, result)

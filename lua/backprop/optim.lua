@@ -138,13 +138,6 @@ function Optimiser:step(params, grads)
   end
 end
 
--- Instances are stepped by functions of the user's, which may raise: not in the middle of a descent.
-local function has_instances(params)
-  local found = false
-  tree.visit(params, function(leaf) found = found or kind(leaf) == nil end, "bp.optim")
-  return found
-end
-
 --- Gradient and update as one; returns the loss.
 function Optimiser:minimize(f, params, ...)
   check_self(self)
@@ -153,17 +146,17 @@ function Optimiser:minimize(f, params, ...)
   if kind(params) == "number" then
     raise("bp.optim: a bare number cannot be changed in place: put it in a table")
   end
-  if self.descends and not has_instances(params) then return self:descend(f, params, ...) end
+  if params == nil then raise("bp.optim: the parameters are missing") end
+  if self.descends then -- the sweep ends in the parameters: no gradient is made
+    local loss = grad.descend("bp.optim", f, 1 - self.lr * self.weight_decay, self.lr, params, ...)
+    if loss ~= nil then
+      self.steps = self.steps + 1
+      return loss
+    end
+  end
   local loss, gradients = grad.value_and_grad(f, nil, "bp.optim")(params, ...)
   self:step(params, gradients)
   tree.visit(gradients, function(leaf) if kind(leaf) ~= "number" and kind(leaf) then core.release(leaf) end end)
-  return loss
-end
-
--- Plain gradient descent needs no gradient: the sweep ends in the parameters.
-function Optimiser:descend(f, params, ...)
-  local loss = grad.descend("bp.optim", f, 1 - self.lr * self.weight_decay, self.lr, params, ...)
-  self.steps = self.steps + 1
   return loss
 end
 

@@ -26,6 +26,14 @@ local tree = {}
 local known = setmetatable({}, {__mode = "k"})
 core.set_known(known)
 
+-- For the walk of the core the sort, as a number, the keys and the constants have numbers too.
+local sort_numbers = {constant = 0, branch = 1, leaf = 2}
+
+local function note(metatable, info)
+  info[1], info[2], info[3] = sort_numbers[info.sort], info.keys, info.constants
+  known[metatable] = info
+end
+
 local function classify(x)
   if kind(x) then return "leaf" end
   local basic = type(x)
@@ -236,7 +244,7 @@ end
 
 -- What stands at one place in several structures, as one leaf.
 local BUNDLE = {}
-known[BUNDLE] = {sort = "leaf", name = "leaf"}
+note(BUNDLE, {sort = "leaf", name = "leaf"})
 
 local function bundle(leaf) return setmetatable({leaf}, BUNDLE) end
 
@@ -396,20 +404,19 @@ function tree.instance(metatable, class)
   for name, need in next, class_methods do
     if need == "needed" and not class[name] then raise("bp.instance: the function '%s' is missing", name) end
   end
-  known[metatable] = {sort = "leaf", class = class}
+  note(metatable, {sort = "leaf", class = class})
   return metatable
 end
 
 --- Tables with this metatable are records: info has name, type (the record type), keys (the fields to walk, in order)
 -- and constants (the other fields).
 function tree.declare(metatable, info)
-  known[metatable] =
-    {sort = "branch", name = info.name, type = info.type, keys = info.keys, constants = info.constants}
+  note(metatable, {sort = "branch", name = info.name, type = info.type, keys = info.keys, constants = info.constants})
 end
 
 --- Tables with this metatable are constants, never walked into: record types, lenses. Messages call them `name`.
 function tree.opaque(metatable, name)
-  known[metatable] = {sort = "constant", name = name}
+  note(metatable, {sort = "constant", name = name})
 end
 
 return tree

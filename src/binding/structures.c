@@ -5,23 +5,30 @@
  * yield; here it visits leaves from C, at a tenth of the cost. What is rare (other keys than 1..n, errors) is asked of
  * the Lua side.
  *
- * The walk does not recurse: it keeps a frame for every branch that it is in on the Lua stack, and between two frames
- * the key that leads from one to the next. So it nests as deep as Lua's stack does, in any thread. */
+ * The walk does not recurse: it keeps a frame for every branch that it is in, the tables of it on the Lua stack, and
+ * between two frames there the key that leads from one to the next. So it nests as deep as Lua's stack does, in any
+ * thread. */
 #include "binding.h"
 
-typedef enum sort { LEAF, INSTANCE, BRANCH, CONSTANT } sort;
+/* As tree.lua numbers them in what is known of a metatable; a plain number, array or variable is known by itself. */
+typedef enum sort { CONSTANT, BRANCH, INSTANCE, LEAF } sort;
 
-/* The slots of a frame, from its base. */
+/* The stack slots of a frame, from its base. */
 enum {
   SOURCE,
   OTHER, /* of a paired walk */
+  INFO,  /* what is known of a record's type, or nil */
   COPY,
-  INFO, /* what is known of a record's type, or nil */
   KEYS, /* or nil for 1..n */
-  POSITION,
-  COUNT,
   FRAME
 };
+
+enum { SHALLOW = 12 };
+
+typedef struct frame {
+  lua_Integer position, count; /* of the keys */
+  bool list;
+} frame;
 
 typedef struct walk walk;
 struct walk {
@@ -29,13 +36,18 @@ struct walk {
   bp_state *s;
   const char *name; /* of the public function, for errors */
   bool paired;      /* side by side with a structure that must have leaves and branches at the same places */
+  bool instances;   /* whether some leaf was an instance */
   /* Replaces the leaf at the top of the stack; `other` is the stack index of the one beside it, or 0. */
   void (*visit)(walk *w, sort what, int other);
   bp_box *box;      /* the tape, where there is one */
   const char *leaf; /* the name for errors of a leaf */
   size_t count;     /* of leaves visited, and of those before */
-  int first;        /* the base of the first frame */
-  int seen;         /* stack index of the copies by their sources; false while a branch is being walked */
+  int known;        /* stack index of what is known of metatables */
+  int seen;         /* of the copies by their sources, false while a branch is being walked; nil before it is needed */
+  int more;         /* of a userdata for the frames, where there are many */
+  int first;        /* the base of the first frame on the stack */
+  frame few[SHALLOW], *frames;
+  int depth, room;
 };
 
 /* What a value is; pushes what is known of its metatable, or nil. */
@@ -46,48 +58,47 @@ static sort classify(walk *w, int index) {
   if (type == LUA_TNUMBER || (userdata && bp_is_ours(L, w->s, index))) return lua_pushnil(L), LEAF;
   if ((type != LUA_TTABLE && !userdata) || !lua_getmetatable(L, index))
     return lua_pushnil(L), type == LUA_TTABLE ? BRANCH : CONSTANT;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, w->s->known);
-  lua_insert(L, -2);
-  if (lua_rawget(L, -2) == LUA_TNIL) return lua_remove(L, -2), userdata ? CONSTANT : BRANCH;
-  lua_remove(L, -2);
-  lua_getfield(L, -1, "sort");
-  const char *text = lua_tostring(L, -1);
-  lua_pop(L, 1); /* the table keeps it */
-  return text[0] == 'b' ? BRANCH : text[0] == 'l' ? INSTANCE : CONSTANT;
+  if (lua_rawget(L, w->known) == LUA_TNIL) return userdata ? CONSTANT : BRANCH;
+  lua_rawgeti(L, -1, 1);
+  sort what = (sort)lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  return what;
 }
 
 /* ---- errors, by the Lua side ------------------------------------------------------------------------------------- */
 
-/* Pushes a function of the Lua side, the public name and the list of keys from the root to frame `base` and, if `key`,
- * to the key above it. */
-static void push_place(walk *w, const char *function, int base, bool key) {
+/* Pushes a function of the Lua side, the public name and the list of the first `length` keys from the root. */
+static void push_place(walk *w, const char *function, int length) {
   lua_State *L = w->L;
-  lua_Integer n = 0;
   luaL_checkstack(L, 8, w->name);
   lua_rawgeti(L, LUA_REGISTRYINDEX, w->s->functions);
   lua_getfield(L, -1, function);
   lua_remove(L, -2);
   lua_pushstring(L, w->name);
   lua_newtable(L);
-  for (int at = w->first; at < base || (key && at == base); at += FRAME + 1) {
-    lua_pushvalue(L, at + FRAME);
-    lua_rawseti(L, -2, ++n);
+  for (int k = 0; k < length; k++) {
+    lua_pushvalue(L, w->first + k * (FRAME + 1) + FRAME);
+    lua_rawseti(L, -2, k + 1);
   }
 }
 
-static void raise_difference(walk *w, int base, bool key, int x, int y) {
-  push_place(w, "differ", base, key);
+static void raise_difference(walk *w, int length, int x, int y) {
+  push_place(w, "differ", length);
   lua_pushvalue(w->L, x);
   lua_pushvalue(w->L, y);
   lua_call(w->L, 4, 0);
 }
 
-static void raise_cycle(walk *w, int base) {
-  push_place(w, "cycle", base, true);
+static void raise_cycle(walk *w) {
+  push_place(w, "cycle", w->depth);
   lua_call(w->L, 2, 0);
 }
 
 /* ---- frames ------------------------------------------------------------------------------------------------------ */
+
+static int base_of(const walk *w) {
+  return w->first + (w->depth - 1) * (FRAME + 1);
+}
 
 /* Whether the keys of a table are 1..n and no others. */
 static bool is_list(lua_State *L, int table, lua_Integer n) {
@@ -102,66 +113,72 @@ static bool is_list(lua_State *L, int table, lua_Integer n) {
   return count == n;
 }
 
-/* Pushes the keys of a branch that is no record, or nil where they are 1..n; returns their number. */
-static lua_Integer push_keys(walk *w, int base) {
-  lua_State *L = w->L;
-  lua_Integer n = (lua_Integer)lua_rawlen(L, base + SOURCE);
-  if (is_list(L, base + SOURCE, n)) return lua_pushnil(L), n;
-  push_place(w, "keys", base, false);
-  lua_pushvalue(L, base + SOURCE);
-  lua_call(L, 3, 1);
-  return (lua_Integer)lua_rawlen(L, -1);
-}
-
-/* The other of a pair must not have leaves or branches where the source has nothing. */
+/* The other of a pair must not have leaves or branches where the source, a frame's, has nothing. */
 static void refuse_more(walk *w, int base) {
   lua_State *L = w->L;
   lua_pushnil(L);
-  while (lua_next(L, base + OTHER) != 0) {
-    sort found = classify(w, lua_gettop(L));
-    lua_pop(L, 1);
-    lua_pushvalue(L, -2);
-    if (found != CONSTANT && lua_rawget(L, base + SOURCE) == LUA_TNIL) {
-      lua_pushvalue(L, -3);
-      lua_replace(L, base + FRAME);
-      raise_difference(w, base, true, lua_gettop(L), lua_gettop(L) - 1);
-    }
-    lua_pop(L, 2);
+  while (lua_next(L, base + OTHER) != 0) { /* at base + FRAME, where the key of the place belongs */
+    sort what = classify(w, base + FRAME + 1);
+    lua_pushvalue(L, base + FRAME);
+    if (what != CONSTANT && lua_rawget(L, base + SOURCE) == LUA_TNIL)
+      raise_difference(w, w->depth, lua_gettop(L), base + FRAME + 1);
+    lua_settop(L, base + FRAME);
   }
+}
+
+static frame *add_frame(walk *w) {
+  if (w->depth == w->room) {
+    int room = w->room * 2;
+    frame *frames = lua_newuserdatauv(w->L, (size_t)room * sizeof *frames, 0);
+    for (int k = 0; k < w->depth; k++) frames[k] = w->frames[k];
+    lua_replace(w->L, w->more);
+    w->frames = frames;
+    w->room = room;
+  }
+  return &w->frames[w->depth++];
 }
 
 /* Makes a frame of the source, the other and the info at the top of the stack. */
 static void enter(walk *w) {
   lua_State *L = w->L;
-  int base = lua_gettop(L) - 2;
   luaL_checkstack(L, 2 * FRAME + 10, w->name);
-  lua_pushnil(L); /* the copy's place */
-  lua_insert(L, base + COPY);
+  frame *f = add_frame(w);
+  int base = base_of(w);
   bool record = lua_istable(L, base + INFO);
-  if (record && lua_getfield(L, base + INFO, "keys") == LUA_TTABLE) {
-    lua_Integer n = (lua_Integer)lua_rawlen(L, -1);
-    lua_pushinteger(L, 0);
-    lua_pushinteger(L, n);
-    lua_createtable(L, 0, (int)n);
+  lua_pushnil(L); /* the copy's place */
+  f->position = 0;
+  f->list = false;
+  if (record) {
+    lua_rawgeti(L, base + INFO, 2);
+    f->count = (lua_Integer)lua_rawlen(L, -1);
+    lua_createtable(L, 0, (int)f->count);
   } else {
-    lua_Integer n = push_keys(w, base);
-    lua_pushinteger(L, 0);
-    lua_pushinteger(L, n);
-    bool list = lua_isnil(L, base + KEYS);
-    lua_createtable(L, list ? (int)n : 0, list ? 0 : (int)n);
+    f->count = (lua_Integer)lua_rawlen(L, base + SOURCE);
+    f->list = is_list(L, base + SOURCE, f->count);
+    if (f->list) {
+      lua_pushnil(L);
+      lua_createtable(L, (int)f->count, 0);
+    } else {
+      push_place(w, "keys", w->depth - 1);
+      lua_pushvalue(L, base + SOURCE);
+      lua_call(L, 3, 1);
+      f->count = (lua_Integer)lua_rawlen(L, -1);
+      lua_createtable(L, 0, (int)f->count);
+    }
   }
   lua_replace(L, base + COPY);
   if (w->paired && !record) refuse_more(w, base);
 }
 
 /* The copy of a branch whose leaves are all there gets the constants and the metatable, and takes the frame's place. */
-static void leave(walk *w, int base) {
+static void leave(walk *w) {
   lua_State *L = w->L;
-  if (lua_istable(L, base + INFO) && lua_getfield(L, base + INFO, "constants") == LUA_TTABLE) {
-    int constants = lua_gettop(L);
-    lua_Integer n = (lua_Integer)lua_rawlen(L, constants);
+  int base = base_of(w);
+  if (lua_istable(L, base + INFO)) {
+    lua_rawgeti(L, base + INFO, 3);
+    lua_Integer n = (lua_Integer)lua_rawlen(L, -1);
     for (lua_Integer k = 1; k <= n; k++) {
-      lua_rawgeti(L, constants, k);
+      lua_rawgeti(L, base + FRAME, k);
       lua_pushvalue(L, -1);
       lua_rawget(L, base + SOURCE);
       lua_rawset(L, base + COPY);
@@ -169,18 +186,19 @@ static void leave(walk *w, int base) {
   }
   if (lua_getmetatable(L, base + SOURCE)) lua_setmetatable(L, base + COPY);
   if (lua_istable(L, w->seen)) {
-    lua_pushvalue(L, base + SOURCE);
-    lua_pushvalue(L, base + COPY);
-    lua_rawset(L, w->seen);
     if (w->paired) { /* a branch that is met again has the same copy only beside the same other */
       lua_pushvalue(L, base + COPY);
       lua_pushvalue(L, base + OTHER);
       lua_rawset(L, w->seen);
     }
+    lua_pushvalue(L, base + SOURCE);
+    lua_pushvalue(L, base + COPY);
+    lua_rawset(L, w->seen);
   }
   lua_settop(L, base + COPY);
   lua_replace(L, base + SOURCE);
   lua_settop(L, base + SOURCE);
+  w->depth--;
 }
 
 /* Notes that the branch at an index is being walked. */
@@ -190,22 +208,22 @@ static void mark(walk *w, int index) {
   lua_rawset(w->L, w->seen);
 }
 
-/* Whether the branch at index `value`, met in frame `base`, has a copy already, which then takes its place at the top of
- * the stack. Beside another one it is the same branch only if that one is the same too. */
-static bool is_known(walk *w, int base, int value) {
+/* Whether the branch at index `value` has a copy already, which then takes its place at the top of the stack. Beside
+ * another one it is the same branch only if that one is the same too. */
+static bool is_known(walk *w, int value) {
   lua_State *L = w->L;
   if (lua_isnil(L, w->seen)) {
-    lua_newtable(L);
+    lua_createtable(L, 0, 8);
     lua_replace(L, w->seen);
     mark(w, w->first + SOURCE);
   }
   lua_pushvalue(L, value);
   int found = lua_rawget(L, w->seen);
-  if (found == LUA_TBOOLEAN) raise_cycle(w, base);
+  if (found == LUA_TBOOLEAN) raise_cycle(w);
   if (found == LUA_TTABLE && w->paired) {
     lua_pushvalue(L, -1);
     lua_rawget(L, w->seen);
-    if (!lua_rawequal(L, -1, value + 1)) found = LUA_TNIL;
+    if (!lua_rawequal(L, -1, value + OTHER)) found = LUA_TNIL;
     lua_pop(L, 1);
   }
   if (found == LUA_TTABLE) {
@@ -218,17 +236,27 @@ static bool is_known(walk *w, int base, int value) {
   return false;
 }
 
-/* One key of a frame. Returns the base of the frame to go on in. */
-static int step(walk *w, int base) {
+/* Pushes what the other has at the key of the value at an index, which must be of the same sort and type. */
+static void push_other(walk *w, int base, int value, sort what) {
   lua_State *L = w->L;
-  lua_Integer position = lua_tointeger(L, base + POSITION) + 1;
-  lua_pushinteger(L, position);
-  lua_replace(L, base + POSITION);
-  if (lua_isnil(L, base + KEYS))
-    lua_pushinteger(L, position);
+  int info = value + 1, other = info + 1;
+  lua_pushvalue(L, base + FRAME);
+  lua_rawget(L, base + OTHER);
+  bool same = classify(w, other) == what && lua_rawequal(L, info, -1);
+  lua_pop(L, 1);
+  if (!same) raise_difference(w, w->depth, value, other);
+}
+
+/* The next key of the innermost frame. */
+static void step(walk *w) {
+  lua_State *L = w->L;
+  frame *f = &w->frames[w->depth - 1];
+  int base = base_of(w), key = base + FRAME, value = key + 1;
+  f->position++;
+  if (f->list)
+    lua_pushinteger(L, f->position);
   else
-    lua_rawgeti(L, base + KEYS, position);
-  int key = base + FRAME, value = key + 1;
+    lua_rawgeti(L, base + KEYS, f->position);
   lua_pushvalue(L, key);
   if (lua_rawget(L, base + SOURCE) == LUA_TNIL) { /* gone from a record, which says so */
     lua_pushvalue(L, key);
@@ -236,70 +264,70 @@ static int step(walk *w, int base) {
     lua_replace(L, value);
   }
   sort what = classify(w, value);
-  int info = value + 1, other = 0;
-  if (w->paired && what != CONSTANT) {
-    other = info + 1;
-    lua_pushvalue(L, key);
-    lua_rawget(L, base + OTHER);
-    bool same = classify(w, other) == what && lua_rawequal(L, info, -1);
-    lua_pop(L, 1);
-    if (!same) raise_difference(w, base, true, value, other);
-  }
+  bool pair = w->paired && what != CONSTANT;
+  if (pair) push_other(w, base, value, what);
   if (what == BRANCH) {
-    if (other == 0) lua_pushnil(L);
-    lua_insert(L, info); /* value, other, info: the order of a frame */
-    if (!is_known(w, base, value)) return enter(w), value;
+    if (!pair) lua_pushnil(L);
+    lua_insert(L, value + OTHER); /* before the info: the order of a frame */
+    if (!is_known(w, value)) {
+      enter(w);
+      return;
+    }
   } else if (what != CONSTANT) {
     lua_pushvalue(L, value);
     w->count++;
-    w->visit(w, what, other);
+    w->instances = w->instances || what == INSTANCE;
+    w->visit(w, what, pair ? value + 2 : 0);
     lua_replace(L, value);
+    lua_settop(L, value);
+  } else {
+    lua_settop(L, value);
   }
-  lua_settop(L, value);
   lua_rawset(L, base + COPY);
-  return base;
 }
 
 /* Replaces the structure at the top of the stack (of a paired walk: the structure below the other) by its copy. */
 static void run(walk *w) {
   lua_State *L = w->L;
-  int root = lua_gettop(L) - (w->paired ? 1 : 0), other = root + 1;
-  if (!w->paired) lua_pushnil(L);
-  sort what = classify(w, root);
-  if (what == CONSTANT) {
-    lua_settop(L, root);
-    return;
-  }
-  if (w->paired) {
-    bool same = classify(w, other) == what && lua_rawequal(L, -1, -2);
+  int place = lua_gettop(L) - (w->paired ? 1 : 0);
+  lua_settop(L, place + 1);
+  w->frames = w->few;
+  w->room = SHALLOW;
+  w->known = place + 2;
+  w->seen = place + 3;
+  w->more = place + 4;
+  w->first = place + 5;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, w->s->known);
+  lua_settop(L, w->more);
+  lua_pushvalue(L, place);
+  lua_pushvalue(L, place + 1);
+  sort what = classify(w, w->first);
+  if (w->paired && what != CONSTANT) {
+    bool same = classify(w, w->first + OTHER) == what && lua_rawequal(L, -1, -2);
     lua_pop(L, 1);
-    if (!same) raise_difference(w, w->first, false, root, other);
+    if (!same) raise_difference(w, 0, w->first, w->first + OTHER);
   }
-  if (what != BRANCH) {
-    lua_pushvalue(L, root);
-    w->count++;
-    w->visit(w, what, w->paired ? other : 0);
-    lua_replace(L, root);
-    lua_settop(L, root);
-    return;
-  }
-  lua_pushnil(L);
-  lua_insert(L, root);
-  w->seen = root++;
-  w->first = root;
-  enter(w);
-  int base = root;
-  for (;;) {
-    if (lua_tointeger(L, base + POSITION) < lua_tointeger(L, base + COUNT)) {
-      base = step(w, base);
-      continue;
+  if (what == BRANCH) {
+    enter(w);
+    while (w->depth > 0) {
+      const frame *f = &w->frames[w->depth - 1];
+      if (f->position < f->count) {
+        step(w);
+        continue;
+      }
+      leave(w);
+      if (w->depth > 0) lua_rawset(L, base_of(w) + COPY);
     }
-    leave(w, base);
-    if (base == root) break;
-    base -= FRAME + 1;
-    lua_rawset(L, base + COPY);
+  } else if (what != CONSTANT) {
+    w->count++;
+    w->instances = what == INSTANCE;
+    lua_pushvalue(L, w->first);
+    w->visit(w, what, w->paired ? w->first + OTHER : 0);
+    lua_replace(L, w->first);
   }
-  lua_replace(L, w->seen);
+  lua_settop(L, w->first);
+  lua_replace(L, place);
+  lua_settop(L, place);
 }
 
 /* ---- what is done at the leaves ---------------------------------------------------------------------------------- */
@@ -314,7 +342,8 @@ static void track_leaf(walk *w, sort what, int other) {
   lua_replace(L, -2);
 }
 
-/* tape:track(name, x [, into]): a copy of x with variables for leaves, and how many there are. */
+/* tape:track(name, x [, into]): a copy of x with variables for leaves, how many there are, and whether some are
+ * instances. */
 static int track(lua_State *L) {
   bp_state *s = bp_state_of(L);
   walk w = {.L = L, .s = s, .visit = track_leaf, .box = bp_check_tape(L, s)};
@@ -329,7 +358,8 @@ static int track(lua_State *L) {
   }
   run(&w);
   lua_pushinteger(L, (lua_Integer)w.count);
-  return 2;
+  lua_pushboolean(L, w.instances);
+  return 3;
 }
 
 static void collect_leaf(walk *w, sort what, int other) {
@@ -351,7 +381,7 @@ static void collect_leaf(walk *w, sort what, int other) {
 static int collect(lua_State *L) {
   bp_state *s = bp_state_of(L);
   walk w = {.L = L, .s = s, .visit = collect_leaf, .box = bp_check_tape(L, s)};
-  w.name = luaL_checkstring(L, 2);
+  w.leaf = w.name = luaL_checkstring(L, 2);
   w.count = (size_t)luaL_checkinteger(L, 4);
   lua_settop(L, 3);
   run(&w);

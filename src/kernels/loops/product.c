@@ -61,15 +61,31 @@ static void gemv_transposed(size_t rows, size_t cols, const void *as, size_t str
   }
 }
 
+/* Rows 0 .. 3 of A += alpha u v'. */
+static void add_four_rows(size_t cols, double alpha, const real *u, const real *restrict v, real *restrict a,
+                          size_t stride) {
+  real *restrict b = a + stride, *restrict c = b + stride, *restrict d = c + stride;
+  const real u0 = C(alpha) * u[0], u1 = C(alpha) * u[1], u2 = C(alpha) * u[2], u3 = C(alpha) * u[3];
+#pragma omp simd
+  for (size_t j = 0; j < cols; j++) {
+    a[j] += u0 * v[j];
+    b[j] += u1 * v[j];
+    c[j] += u2 * v[j];
+    d[j] += u3 * v[j];
+  }
+}
+
 /* Adding goes from the last row up: a matrix larger than the cache has its last rows there from the forward, and its
- * first ones after the update, where the next forward begins. */
+ * first ones after the update, where the next forward begins. Four rows at a time are a tenth faster than one where
+ * there is reading and writing, and slower where there is writing only. */
 static void outer(size_t rows, size_t cols, double alpha, const void *us, const void *vs, void *as, size_t stride,
                   bool accumulate) {
   const real *u = us;
   const real *restrict v = vs;
   real *a = as;
-  for (size_t k = 0; k < rows; k++) {
-    const size_t i = accumulate ? rows - 1 - k : k;
+  size_t i = 0, left = rows;
+  for (; accumulate && left >= 4; left -= 4) add_four_rows(cols, alpha, u + left - 4, v, a + (left - 4) * stride, stride);
+  for (; i < left; i++) {
     real *restrict row = a + i * stride;
     const real factor = C(alpha) * u[i];
     if (accumulate) {
