@@ -80,6 +80,8 @@ typedef struct bp_call {
   bp_gradient *gradient;     /* one an input */
   bp_attributes *attributes;
   void *host; /* the lua_State that runs the call */
+  /* backward may write over the first cotangent: nobody else has it, and it is not the destination of an input */
+  bool cotangent_free;
 } bp_call;
 
 enum {
@@ -109,6 +111,7 @@ enum {
  *   dtype d      "f64" or "f32" into attributes->integer, as a bp_dtype plus 1
  *   indices i    a 1-based integer, or a list or vector of them, into attributes->indices, there 0-based
  *   target t     the next input, or class numbers into attributes->indices
+ *   activation a the name of an element-wise operation into attributes->integer (for `linear`)
  * One whose name ends in `?` may be absent: it is then -1 (index, size) or 0 (the others).
  *
  * A result is shaped by `shape`; where it shares an input's buffer it is a view, and neither rule is called. Without

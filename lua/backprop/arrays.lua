@@ -115,11 +115,13 @@ for _, row in ipairs(core.rows()) do
 end
 arrays.elementwise.softmax, arrays.elementwise.log_softmax = core.softmax, core.log_softmax
 
+-- What the row of `linear` applies itself.
+local fused = {sigmoid = true, tanh = true, relu = true}
+
 --- A dense layer; see the row of `linear`.
 function functions.linear(x, w, b, activation)
-  local f = activation ~= nil and activation_of(activation)
-  local y = core.linear(x, w, b)
-  return f and f(y) or y
+  if activation == nil or fused[activation] then return core.linear(x, w, b, activation) end
+  return activation_of(activation)(core.linear(x, w, b))
 end
 
 -- Parameters that are tracked: the row takes plain numbers only, so that no gradient is lost without a word; these are

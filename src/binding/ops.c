@@ -16,7 +16,8 @@ typedef enum parameter_kind {
   AXIS,
   DTYPE,
   INDICES,
-  TARGET
+  TARGET,
+  ACTIVATION
 } parameter_kind;
 
 static const struct {
@@ -32,6 +33,7 @@ static const struct {
     [DTYPE] = {"dtype", "\"f64\" or \"f32\""},
     [INDICES] = {"indices", "an integer, or a list or vector of them"},
     [TARGET] = {"target", "a vector or matrix, or class numbers"},
+    [ACTIVATION] = {"activation", "the name of an activation"},
 };
 
 enum { MAX_PARAMETERS = 8 };
@@ -94,7 +96,8 @@ static bool fits(const entry *e) {
     if (kind == VALUE || kind == TARGET) values++;
     if (kind == VALUES && (e->op->flags & (BP_OP_CONTIGUOUS | BP_OP_PRODUCT)) != 0) return false;
     if (kind == NUMBER) numbers++;
-    if (kind == INTEGER || kind == INDEX || kind == SIZE || kind == AXIS || kind == DTYPE) integers++;
+    if (kind == INTEGER || kind == INDEX || kind == SIZE || kind == AXIS || kind == DTYPE || kind == ACTIVATION)
+      integers++;
   }
   return numbers <= 2 && integers <= 3 && values <= 3 && e->op->result_count <= BP_MAX_RESULTS;
 }
@@ -219,6 +222,12 @@ static int64_t read_integer(lua_State *L, bp_state *s, const entry *e, int index
     if (lua_type(L, index) != LUA_TSTRING) wrong(L, s, e, index, p);
     return (int64_t)bp_check_dtype(L, s, index, e->name) + 1;
   }
+  if (p->kind == ACTIVATION) {
+    const char *name = lua_type(L, index) == LUA_TSTRING ? lua_tostring(L, index) : NULL;
+    int64_t number = name == NULL ? 0 : bp_activation_number(name);
+    if (number == 0) wrong(L, s, e, index, p);
+    return number;
+  }
   if (!read_number(L, s, index, e->name, &value)) wrong(L, s, e, index, p);
   if (!(value >= -0x1p53 && value <= 0x1p53) || floor(value) != value) wrong_number(L, s, e, index, p);
   if (p->kind == SIZE && (value < 0 || value > (double)BP_MAX_ELEMENTS)) wrong_number(L, s, e, index, p);
@@ -229,7 +238,7 @@ static int64_t read_integer(lua_State *L, bp_state *s, const entry *e, int index
 /* An optional argument may be left out before one of another type: konst(s, n, "f32"). */
 static bool is_left_out(lua_State *L, const parameter *p, int index) {
   if (lua_isnoneornil(L, index)) return true;
-  return p->kind != DTYPE && lua_type(L, index) == LUA_TSTRING;
+  return p->kind != DTYPE && p->kind != ACTIVATION && lua_type(L, index) == LUA_TSTRING;
 }
 
 /* Reads one argument; false if it is absent, and then consumes nothing but a nil. */

@@ -213,7 +213,7 @@ static void mark(walk *w, int index) {
 static bool is_known(walk *w, int value) {
   lua_State *L = w->L;
   if (lua_isnil(L, w->seen)) {
-    lua_createtable(L, 0, 8);
+    lua_createtable(L, 0, 4);
     lua_replace(L, w->seen);
     mark(w, w->first + SOURCE);
   }

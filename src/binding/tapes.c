@@ -139,13 +139,13 @@ void bp_track(lua_State *L, bp_state *s, bp_box *box, int into, const char *name
   bp_single value;
   bp_box *other = NULL;
   bp_index leaf;
-  if (bp_variable_at(L, s, index) != NULL)
+  if (!bp_read_single(L, s, index, name, &value, &other))
+    bp_raise(L, s, "%s: expected a number, vector or matrix, got %s", name, bp_type_of(L, s, index));
+  if (other != NULL)
     bp_raise(L, s,
              "%s: an argument is tracked by another call (a gradient inside a gradient is not "
              "supported: pass plain values, with bp.value)",
              name);
-  if (!bp_read_single(L, s, index, name, &value, &other))
-    bp_raise(L, s, "%s: expected a number, vector or matrix, got %s", name, bp_type_of(L, s, index));
   const bp_array *target = NULL;
   if (into != 0) {
     target = &bp_check_writable(L, s, into, lua_pushfstring(L, "%s: into", name))->array;

@@ -150,23 +150,33 @@ static bp_status linear_shape(bp_call *call) {
   return BP_OK;
 }
 
+static const double no_parameters[2] = {0, 0};
+
+/* The activation is applied in place: none of those that there are needs its argument again. */
+static bp_status activate(bp_call *call) {
+  int64_t activation = call->attributes->integer[0];
+  if (activation != 0) bp_map_unary(call->cx, bp_activation_loop(activation), no_parameters, RESULT, RESULT);
+  return BP_OK;
+}
+
 static bp_status linear_forward(bp_call *call) {
   const bp_array *x = INPUT(0), *w = INPUT(1), *b = INPUT(2);
   if (x->rank == 1) {
     bp_axpby(call->cx, 1, b, 0, RESULT);
     bp_gemv(call->cx, w, false, x, true, RESULT);
-    return BP_OK;
+    return activate(call);
   }
   for (size_t i = 0; i < RESULT->rows; i++) {
     bp_array row = bp_window_row(RESULT, i);
     bp_axpby(call->cx, 1, b, 0, &row);
   }
   bp_gemm(call->cx, 1, x, false, w, true, 1, RESULT);
-  return BP_OK;
+  return activate(call);
 }
 
-static bp_status linear_backward(bp_call *call) {
-  const bp_array *x = INPUT(0), *w = INPUT(1), *g = COTANGENT;
+/* The adjoint of w x + b for the cotangent g. */
+static void product_backward(bp_call *call, const bp_array *g) {
+  const bp_array *x = INPUT(0), *w = INPUT(1);
   if (WANTED(0)) {
     if (x->rank == 1)
       vector_gradient(call, 0, w, true, g);
@@ -175,6 +185,20 @@ static bp_status linear_backward(bp_call *call) {
   }
   if (WANTED(1)) product_gradient(call, 1, g, x->rank == 2, x, false);
   if (WANTED(2)) bp_contribute_summed(call->cx, g, GRADIENT(2));
+}
+
+/* The cotangent goes through the activation first: in place, or into an array that the factors may keep. */
+static bp_status linear_backward(bp_call *call) {
+  int64_t activation = call->attributes->integer[0];
+  if (activation == 0) return product_backward(call, COTANGENT), BP_OK;
+  bp_gradient d = {.to = *COTANGENT};
+  if (!call->cotangent_free) {
+    d.to = bp_shape_like(RESULT);
+    if (bp_array_allocate(call->cx, &d.to) != BP_OK) return BP_NOMEM;
+  }
+  bp_map_unary_adjoint(call->cx, bp_activation_loop(activation), no_parameters, COTANGENT, RESULT, RESULT, &d);
+  product_backward(call, &d.to);
+  if (!call->cotangent_free) bp_array_release(call->cx, &d.to);
   return BP_OK;
 }
 
@@ -302,14 +326,16 @@ static const bp_op rows[] = {
      .forward = matmul_forward,
      .backward = matmul_backward},
     {.name = "linear",
-     .signature = "value x, value w, value b",
+     .signature = "value x, value w, value b, activation activation?",
      .doc = "A dense layer: w is out x in, b has out elements. w x + b for a vector x of in elements, x w' + b for a "
             "batch of rows. A fourth argument names an element-wise operation to apply to the result.",
-     .formula = "y = w x + b; dx = w' dy, dw = dy x', db = dy",
+     .formula = "y = f(w x + b); dz = dy f', dx = w' dz, dw = dz x', db = dz",
      .samples = "{ {bp.vector{1, -1, 2}, bp.matrix{{1, 2, 3}, {4, 5, 6}}, bp.vector{0.5, -1}}, "
-                "{bp.matrix{{1, -1, 2}, {0, 3, 1}}, bp.matrix{{1, 2, 3}, {4, 5, 6}}, bp.vector{0.5, -1}} }",
+                "{bp.matrix{{1, -1, 2}, {0, 3, 1}}, bp.matrix{{1, 2, 3}, {4, 5, 6}}, bp.vector{0.5, -1}}, "
+                "{bp.vector{1, -1, 0.2}, bp.matrix{{0.1, 0.2, 0.3}, {0.4, 0.5, -0.6}}, bp.vector{0.5, -1}, \"tanh\"}, "
+                "{bp.matrix{{1, -1, 2}, {0, 0.3, 1}}, bp.matrix{{0.1, 0.2, 0.3}, {0.4, 0.5, 0.6}}, bp.vector{0.5, -1}, "
+                "\"sigmoid\"} }",
      .flags = BP_OP_SEQUENTIAL | BP_OP_CONTIGUOUS | BP_OP_PRODUCT,
-     .passes = 4,
      .shape = linear_shape,
      .forward = linear_forward,
      .backward = linear_backward},

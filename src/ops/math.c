@@ -1,4 +1,6 @@
 /* Element-wise operations of one operand; their formulas stand in kernels/formulas.h. */
+#include <string.h>
+
 #include "op.h"
 
 static size_t loop_of(const bp_call *call) {
@@ -80,6 +82,21 @@ static const bp_op rows[] = {
 };
 
 FAMILY(math);
+
+static const struct {
+  const char *name;
+  size_t loop;
+} activations[] = {{"sigmoid", BP_LOOP(sigmoid)}, {"tanh", BP_LOOP(tanh)}, {"relu", BP_LOOP(relu)}};
+
+int64_t bp_activation_number(const char *name) {
+  for (size_t k = 0; k < sizeof activations / sizeof activations[0]; k++)
+    if (strcmp(activations[k].name, name) == 0) return (int64_t)k + 1;
+  return 0;
+}
+
+size_t bp_activation_loop(int64_t number) {
+  return activations[number - 1].loop;
+}
 
 bool bp_is_log(const bp_op *op) {
   return op->forward == unary_forward && bp_formula_of(op)->loop == BP_LOOP(log);

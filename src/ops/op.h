@@ -57,6 +57,11 @@ extern const bp_family *const bp_families[];
 /* The row of `clone`, with which the tape makes strided vectors contiguous. */
 extern const bp_op *const bp_clone_row;
 
+/* Activations that a product applies in the same pass: those whose adjoint can be had from their value alone. A number
+ * from 1 by the name, 0 if there is none; and the loop. */
+int64_t bp_activation_number(const char *name);
+size_t bp_activation_loop(int64_t number);
+
 /* For the patterns that the sweep recognises. */
 bool bp_is_log(const bp_op *op);
 bool bp_is_softmax(const bp_op *op);

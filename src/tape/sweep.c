@@ -326,11 +326,12 @@ static bp_status finish(bp_tape *tape, bp_call *call, const bp_index *inputs, bp
 static bp_status check_versions(bp_tape *tape, bp_index first, size_t result_count, const bp_index *inputs,
                                 size_t input_count) {
   const bp_op *op = tape->nodes[first].op;
-  bp_status status = BP_OK;
   if ((op->flags & BP_OP_VALUES_UNREAD) != 0) return BP_OK;
-  for (size_t k = 0; k < result_count && status == BP_OK; k++) status = bp_node_check(tape, first + (bp_index)k, op);
-  for (size_t k = 0; k < input_count && status == BP_OK; k++) status = bp_node_check(tape, inputs[k], op);
-  return status;
+  for (size_t k = 0; k < result_count + input_count; k++) {
+    bp_index index = k < result_count ? first + (bp_index)k : inputs[k - result_count];
+    if (bp_node_is_changed(&tape->nodes[index])) return bp_node_check(tape, index, op);
+  }
+  return BP_OK;
 }
 
 /* ---- patterns ---------------------------------------------------------------------------------------------------- */
@@ -396,7 +397,8 @@ static bp_status run_row(bp_tape *tape, bp_call *call, const bp_index *inputs, b
   }
   for (size_t k = 0; k < call->input_count; k++) {
     tape->arrays[k] = bp_node_value(tape, inputs[k]);
-    tape->gradients[k] = (bp_gradient){.wanted = tape->nodes[inputs[k]].needs};
+    tape->gradients[k].wanted = tape->nodes[inputs[k]].needs;
+    tape->gradients[k].factors = NULL;
     tape->asides[k].used = false;
   }
   call->input = tape->arrays;
@@ -406,6 +408,9 @@ static bp_status run_row(bp_tape *tape, bp_call *call, const bp_index *inputs, b
   if (call->input_count == 1 && is_log_of_softmax(tape, call, inputs)) return run_log_of_softmax(tape, call, inputs);
   if (call->op->passes != 0) pass_on(tape, call, inputs);
   bp_status status = prepare(tape, call, inputs, first, factors);
+  const bp_slot *slot = &tape->slots[first];
+  call->cotangent_free = slot->state == BP_SLOT_OWNED && slot->gradient.buffer != NULL &&
+                         slot->gradient.buffer->references == 1;
   if (status == BP_OK) status = call->op->backward(call);
   return finish(tape, call, inputs, status);
 }
@@ -430,14 +435,15 @@ static bp_status visit(bp_tape *tape, bp_index first, size_t result_count, void 
   const bp_node *node = &tape->nodes[first];
   if ((node->op->flags & BP_OP_FORMULA) != 0 && node->value.rank == 0 && !tape->cx->timing && !tape->cx->check_finite)
     return run_formula(tape, first), BP_OK;
-  bp_attributes none = {.index_buffer = NULL};
+  static const bp_attributes none = {.index_buffer = NULL};
   bp_sweep_call sweep = {.tape = tape, .first = first, .inputs = bp_node_inputs(tape, node)};
   bp_call *call = &sweep.call;
   call->cx = tape->cx;
   call->op = node->op;
   call->input_count = node->input_count;
   call->result_count = result_count;
-  call->attributes = node->attributes == 0 ? &none : &tape->attributes[node->attributes - 1];
+  call->attributes = node->attributes == 0 ? (bp_attributes *)(uintptr_t)&none
+                                           : &tape->attributes[node->attributes - 1];
   call->host = host;
   bp_status status = check_versions(tape, first, result_count, sweep.inputs, node->input_count);
   if (status != BP_OK) return status;

@@ -56,6 +56,9 @@ void bp_tape_destroy(bp_tape *tape) {
 
 static bp_status reserve(bp_tape *tape, size_t nodes, size_t inputs) {
   if (tape->node_count + nodes >= BP_NONE) return bp_fail(tape->cx, "bp.grad: too many operations for one tape");
+  if (tape->node_count + nodes <= tape->node_capacity && inputs <= 3 &&
+      tape->attributes_count < tape->attributes_capacity)
+    return BP_OK;
   bp_status status = RESERVE(tape, nodes, node_count, node_capacity, nodes);
   if (status == BP_OK && inputs > 3) status = RESERVE(tape, inputs, inputs_count, inputs_capacity, inputs);
   if (status == BP_OK) status = RESERVE(tape, attributes, attributes_count, attributes_capacity, 1);
@@ -116,7 +119,7 @@ bp_status bp_tape_object_leaf(bp_tape *tape, bp_index *leaf) {
 
 bp_status bp_node_check(bp_tape *tape, bp_index index, const bp_op *used_by) {
   const bp_node *node = &tape->nodes[index];
-  if (node->value.buffer == NULL || node->value.buffer->version == node->version) return BP_OK;
+  if (!bp_node_is_changed(node)) return BP_OK;
   const char *recorded = node->op == NULL ? NULL : node->op->name;
   return bp_fail(tape->cx, "bp.%s: an array that it needs (%s%s) was changed in place after it was recorded",
                  used_by->name, recorded == NULL ? "an argument" : "the result of ", recorded == NULL ? "" : recorded);
@@ -177,7 +180,7 @@ bp_status bp_tape_record(bp_tape *tape, const bp_op *op, const bp_operands *oper
     node->first = *first;
     node->object = objects != NULL && objects[k];
     set_inputs(tape, node, inputs, count);
-    if (results[k].buffer != NULL && (op->flags & BP_OP_GIVES) == 0) {
+    if (results[k].buffer != NULL && results[k].buffer->references > 2 && (op->flags & BP_OP_GIVES) == 0) {
       bp_index root = root_of_view(tape, &node->value, inputs, count);
       if (root != BP_NONE) node->root = root;
     }
@@ -353,9 +356,8 @@ bp_status bp_apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operands *
   if ((op->flags & BP_OP_FORMULA) != 0 && are_numbers(operands) && !cx->timing)
     return apply_formula(cx, tape, op, operands, attributes, outcomes);
   for (size_t k = 0; k < operands->count && tape != NULL; k++) {
-    if (operands->node[k] == BP_NONE) continue;
-    bp_status status = bp_node_check(tape, operands->node[k], op);
-    if (status != BP_OK) return status;
+    if (operands->node[k] == BP_NONE || !bp_node_is_changed(&tape->nodes[operands->node[k]])) continue;
+    return bp_node_check(tape, operands->node[k], op);
   }
   if ((op->flags & BP_OP_CONTIGUOUS) != 0 && has_strided(operands))
     return apply_contiguous(cx, tape, op, operands, attributes, outcomes);

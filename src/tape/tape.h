@@ -137,6 +137,10 @@ bp_status bp_tape_record(bp_tape *tape, const bp_op *op, const bp_operands *oper
 /* A node's value; a number's data points into the tape and is good until something is recorded. */
 bp_array bp_node_value(bp_tape *tape, bp_index index);
 
+static inline bool bp_node_is_changed(const bp_node *node) {
+  return node->value.buffer != NULL && node->value.buffer->version != node->version;
+}
+
 /* Fails if the storage of a node's value was written since it was recorded. */
 bp_status bp_node_check(bp_tape *tape, bp_index index, const bp_op *used_by);
 
