@@ -40,8 +40,8 @@ LUA_INCDIR := $(or $(LUA_INCDIR),/usr/include/lua5.4)
 endif
 
 WARNINGS := -Wall -Wextra -pedantic -Wshadow -Wconversion -Wmissing-prototypes
-ALL_CFLAGS := -std=c11 -O2 -fPIC -fvisibility=hidden $(WARNINGS)
-LOOP_CFLAGS := -std=gnu11 -O3 -fopenmp-simd -fno-math-errno -fno-trapping-math -ffp-contract=fast -fPIC \
+ALL_CFLAGS := -std=c11 -O2 -fPIC -fno-plt -fvisibility=hidden $(WARNINGS)
+LOOP_CFLAGS := -std=gnu11 -O3 -fopenmp-simd -fno-math-errno -fno-trapping-math -ffp-contract=fast -fPIC -fno-plt \
   -fvisibility=hidden $(WARNINGS)
 
 # The caller's come last, but not those that LuaRocks always passes: its -O2 would take the -O3 of the loops away.

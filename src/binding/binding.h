@@ -64,15 +64,15 @@ static inline bp_state *bp_state_of(lua_State *L) {
 /* ---- errors.c ---- */
 
 /* Raises with the position of the user's own line: the first level of the stack outside our Lua files. */
-int bp_raise(lua_State *L, bp_state *s, const char *format, ...);
+int bp_raise(lua_State *L, bp_state *s, const char *format, ...) __attribute__((cold));
 /* Raises what a status other than BP_OK says. For BP_RAISED the error object is on the top of the stack. */
-void bp_raise_status(lua_State *L, bp_state *s, bp_status status);
+void bp_raise_status(lua_State *L, bp_state *s, bp_status status) __attribute__((cold));
 /* Pushes "file:line: " of the user's line, or "". */
 void bp_push_position(lua_State *L, bp_state *s);
 /* "nil", "string", "vector", "tracked number"..., for messages. */
 const char *bp_type_of(lua_State *L, bp_state *s, int index);
 /* After the allocator refused: gives the pool back and collects. */
-void bp_make_room(lua_State *L, bp_state *s);
+void bp_make_room(lua_State *L, bp_state *s) __attribute__((cold));
 
 /* Runs an expression that gives a bp_status, once more after making room, and raises what is left. */
 #define BP_TRY(L, s, expression)                                         \
@@ -171,8 +171,8 @@ void bp_push_object(lua_State *L, bp_box *box, bp_index node);
 void bp_add_object(lua_State *L, bp_state *s, bp_box *box, bp_index node);
 
 /* What is done with one leaf, at the top of the stack, which stays. Each pushes one value: */
-/* The leaf as a variable; its gradient goes to the array at index `into`, if that is not 0. Errors bear the name. */
-void bp_track(lua_State *L, bp_state *s, bp_box *box, int into, const char *name);
+/* The leaf as a variable; its gradient goes to the array at index `into`, if that is not 0. Errors bear the names. */
+void bp_track(lua_State *L, bp_state *s, bp_box *box, const char *name, int into, const char *into_name);
 /* An instance as a variable. */
 void bp_track_object(lua_State *L, bp_state *s, bp_box *box);
 /* The gradient of a leaf by its number from 0, the caller's own; nil for an instance that nothing has reached. */

@@ -130,12 +130,13 @@ typedef struct arguments {
   bp_box *box;
 } arguments;
 
-static int wrong(lua_State *L, bp_state *s, const entry *e, int index, const parameter *p) {
+static __attribute__((cold)) int wrong(lua_State *L, bp_state *s, const entry *e, int index, const parameter *p) {
   return bp_raise(L, s, "%s: argument %d (%s): expected %s, got %s", e->name, index, p->name, kinds[p->kind].expected,
                   bp_type_of(L, s, index));
 }
 
-static int wrong_number(lua_State *L, bp_state *s, const entry *e, int index, const parameter *p) {
+static __attribute__((cold)) int wrong_number(lua_State *L, bp_state *s, const entry *e, int index,
+                                              const parameter *p) {
   return bp_raise(L, s, "%s: argument %d (%s): expected %s, got %s", e->name, index, p->name, kinds[p->kind].expected,
                   luaL_tolstring(L, index, NULL));
 }

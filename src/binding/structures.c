@@ -338,7 +338,7 @@ static void track_leaf(walk *w, sort what, int other) {
   if (what == INSTANCE)
     bp_track_object(L, w->s, w->box);
   else
-    bp_track(L, w->s, w->box, number ? 0 : other, w->leaf);
+    bp_track(L, w->s, w->box, w->leaf, number ? 0 : other, w->name);
   lua_replace(L, -2);
 }
 

@@ -134,7 +134,7 @@ static int collect_tape(lua_State *L) {
 
 /* ---- recording --------------------------------------------------------------------------------------------------- */
 
-void bp_track(lua_State *L, bp_state *s, bp_box *box, int into, const char *name) {
+void bp_track(lua_State *L, bp_state *s, bp_box *box, const char *name, int into, const char *into_name) {
   int index = lua_gettop(L);
   bp_single value;
   bp_box *other = NULL;
@@ -148,15 +148,14 @@ void bp_track(lua_State *L, bp_state *s, bp_box *box, int into, const char *name
              name);
   const bp_array *target = NULL;
   if (into != 0) {
-    target = &bp_check_writable(L, s, into, lua_pushfstring(L, "%s: into", name))->array;
-    lua_pop(L, 1);
+    target = &bp_check_writable(L, s, into, into_name)->array;
     if (!bp_same_shape(target, &value.array) || target->dtype != value.array.dtype)
-      bp_raise(L, s, "%s: into: expected %s %s, got %s %s", name, bp_describe(&value.array).text,
+      bp_raise(L, s, "%s: expected %s %s, got %s %s", into_name, bp_describe(&value.array).text,
                bp_dtype_name(value.array.dtype), bp_describe(target).text, bp_dtype_name(target->dtype));
-    if (!bp_is_contiguous(target)) bp_raise(L, s, "%s: into: a column cannot receive a gradient", name);
+    if (!bp_is_contiguous(target)) bp_raise(L, s, "%s: a column cannot receive a gradient", into_name);
     for (size_t k = 0; k < box->tape.into_count; k++)
       if (bp_overlap(target, &box->tape.into[k]))
-        bp_raise(L, s, "%s: into: two gradients would go to the same array", name);
+        bp_raise(L, s, "%s: two gradients would go to the same array", into_name);
   }
   BP_TRY(L, s, bp_tape_leaf(&box->tape, &value.array, target, &leaf));
   bp_push_variable(L, s, box, leaf);

@@ -38,7 +38,7 @@ void bp_context_open(bp_context *cx, bp_allocator *allocate, void *allocator_dat
 void bp_context_close(bp_context *cx);
 
 /* Sets the message and returns BP_INVALID. */
-bp_status bp_fail(bp_context *cx, const char *format, ...) __attribute__((format(printf, 2, 3)));
+bp_status bp_fail(bp_context *cx, const char *format, ...) __attribute__((cold, format(printf, 2, 3)));
 
 /* Plain memory of the state's allocator: for tapes and lists. NULL when it refuses; size 0 frees. */
 void *bp_resize(bp_context *cx, void *block, size_t old_size, size_t new_size);

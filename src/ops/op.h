@@ -12,7 +12,7 @@
 #define WANTED(k) (call->gradient[k].wanted)
 
 /* Sets the message, which begins with the operation's name as users see it, and returns BP_INVALID. */
-bp_status bp_call_fail(bp_call *call, const char *format, ...) __attribute__((format(printf, 2, 3)));
+bp_status bp_call_fail(bp_call *call, const char *format, ...) __attribute__((cold, format(printf, 2, 3)));
 
 /* One rank each for the first inputs; raises the shared message otherwise ("expected a matrix, got 10"). */
 bp_status bp_expect_rank(bp_call *call, size_t input, unsigned rank);
