@@ -139,6 +139,11 @@ int bp_equal(lua_State *L);
 /* Pushes shape, dtype and values, shortened. */
 void bp_push_text(lua_State *L, const bp_array *x);
 
+/* ---- module.c ---- */
+
+/* `require "backprop.core"`. */
+int luaopen_backprop_core(lua_State *L);
+
 /* ---- tapes.c ---- */
 
 /* Pushes the table of an open tape. */
