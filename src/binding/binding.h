@@ -37,6 +37,7 @@ typedef struct bp_handle {
 typedef struct bp_box {
   bp_tape tape;
   int table;                /* in the registry while open: operations' entries, objects, their gradients, lines */
+  bool read_only;           /* a leaf's array is: there can be no descent */
   uint32_t last_generation; /* a box whose generations are used up is not used again */
   struct bp_box *next_free;
 } bp_box;

@@ -63,6 +63,7 @@ static int new_tape(lua_State *L) {
   bp_box *box = take_box(L, s);
   bp_tape_open(&box->tape, &s->cx, ++box->last_generation);
   box->tape.kept = kept;
+  box->read_only = false;
   handle->box = box;
   handle->generation = box->tape.generation;
   lua_newtable(L);
@@ -121,6 +122,8 @@ static int leaf(lua_State *L) {
       if (bp_overlap(into, &box->tape.into[k]))
         return bp_raise(L, s, "%s: into: two gradients would go to the same array", name);
   }
+  const bp_handle *array = bp_handle_at(L, s, 2);
+  if (array != NULL && array->read_only) box->read_only = true;
   BP_TRY(L, s, bp_tape_leaf(&box->tape, &value, into, &index));
   bp_push_variable(L, s, box, index);
   return 1;
@@ -361,6 +364,7 @@ static int gradient(lua_State *L) {
 static int prepare(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_box *box = open_box(L, s);
+  if (box->read_only) return bp_raise(L, s, "bp.optim: a parameter is read-only; clone it to change it");
   BP_TRY(L, s, bp_update_prepare(&box->tape));
   return 0;
 }
