@@ -162,7 +162,7 @@ demo: deps
 
 test: deps
 	@$(MAKE) $(AGAIN) all
-	@$(ENV) $(if $(MNIST),BACKPROP_MNIST='$(MNIST)') $(BUSTED) --lua=$(LUA) $(ARGS)
+	@$(ENV) BACKPROP_BUILD='$(BUILD)' $(if $(MNIST),BACKPROP_MNIST='$(MNIST)') $(BUSTED) --lua=$(LUA) $(ARGS)
 
 # --- The benchmark ---------------------------------------------------------------------------------------------------
 
@@ -226,7 +226,7 @@ install: all install-module
 # luacheck says "OK" for every file: heard only when something is wrong.
 lint:
 	@out=$$($(PLAIN) luacheck -q --no-color lua spec bench examples 2>&1) || { printf '%s\n' "$$out"; exit 1; }
-	@find src bench examples -name '*.[ch]' -exec clang-format --dry-run --Werror {} +
+	@find src bench examples spec -name '*.[ch]' -exec clang-format --dry-run --Werror {} +
 
 doc:
 	@mkdir -p $(BUILD)/doc
