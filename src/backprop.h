@@ -138,8 +138,8 @@ struct bp_op {
 };
 
 /* The functions other shared objects may call. The table only grows: a larger version has the smaller one's fields. It
- * is one for all Lua states. Those that take one need two free slots of its stack, and raise where the state has not
- * loaded backprop. */
+ * is one for all Lua states, and const. Those that take a state need a few free slots of its stack, and raise where it
+ * has not loaded backprop. */
 typedef struct bp_api {
   int version;
   /* Pushes the operation as a Lua function. `op` must outlive the state. Raises on a malformed row. */
@@ -161,16 +161,16 @@ typedef struct bp_api {
   /* Since version 2. */
 
   /* Pushes an array that stands in memory of the host's: nothing is copied, and what Lua writes the host reads there.
-   * *array says where and of what shape: shaped by `vector` or `matrix`, then `data` set, and `stride` where the rows of
-   * a matrix stand further apart; its `buffer` is set for `touch`. The data must be aligned for its elements (64 bytes
-   * are fastest) and, while it is borrowed, belong to one borrowed array only: windows of it are Lua's to make (but
-   * several states may borrow the same memory if none writes to it). To Lua it is read-only unless `writable`.
+   * *array says where and of what shape: shaped by `vector` or `matrix`, then `data` set, and `stride` where rows stand
+   * further apart; its `buffer` is set, for `touch`. To Lua it is read-only unless `writable`. The data must be aligned
+   * for its elements (64 bytes are fastest). What is written belongs to one borrowed array only, whose windows are Lua's
+   * to make; what is only read may be lent any number of times, also to several states.
    *
-   * The memory must stay where it is until `release` (which may be NULL) is called with `context` and `data`, exactly
-   * once, when nothing in the state can reach it any more: the array and its windows collected or released, the tapes
-   * that recorded it closed, or the state itself. Where this call raises, that is before it raises. `release` runs
-   * inside the collector: it must not call Lua. The bytes are the host's; the state's allocator does not count them, a
-   * pullback's result is never taken over, and they do not enter the pool.
+   * The memory must stay where it is until `release` (which may be NULL) is called with `context` and `data`: exactly
+   * once, when nothing in the state can reach it any more, since the array and its windows have been collected or
+   * released and the tapes that recorded it are closed, or with the state itself; where this call raises, before it does.
+   * `release` runs in the midst of other things, mostly of the collector: it must not call Lua. The bytes are in no
+   * account of the state's and never in its pool, and no gradient takes the memory over.
    *
    * The state reads and writes only while it runs. A host that writes between two calls says so with `touch`, or a kept
    * pullback gives a wrong gradient instead of an error. */

@@ -97,6 +97,7 @@ static void end_loan(bp_context *cx, bp_buffer *buffer) {
   if (loan.release != NULL) loan.release(loan.context, loan.data);
 }
 
+/* One reference is left to the host where there is a loan. */
 void bp_buffer_release(bp_context *cx, bp_buffer *buffer) {
   if (buffer == NULL || --buffer->references > 1) return;
   if (buffer->loan != NULL) {
