@@ -1,6 +1,7 @@
 # lua-backprop. `make demo` and `make test` are all a newcomer needs: each installs what is missing, builds and runs.
 #
-#   make [all]         builds lua/backprop/core.so              make install   copies module, Lua files and header
+#   make [all]         the module, and libbackprop for hosts    make install   copies them, the Lua files and the header
+#   make module        builds lua/backprop/core.so only         make install-module   the same without libbackprop
 #   make deps          installs the Debian packages below       make clean     removes everything that was built
 #   make demo          trains the digit classifier              make lint      luacheck and clang-format, silent when clean
 #   make test          runs the specs; MNIST=DIR, ARGS=...      make doc       the reference into build/doc
@@ -16,7 +17,11 @@ LUA = $(shell command -v lua5.4 || command -v lua-5.4 || command -v lua54 || ech
 endif
 BUSTED ?= busted
 BUILD ?= build
+OBJCOPY ?= objcopy
 PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+VERSION := $(patsubst rockspec/backprop-%.rockspec,%,$(firstword $(wildcard rockspec/*.rockspec)))
 INST_LIBDIR ?= $(PREFIX)/lib/lua/5.4
 INST_LUADIR ?= $(PREFIX)/share/lua/5.4
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
@@ -25,7 +30,7 @@ Q := $(if $(V),,@)
 say = @$(if $(V),:,printf '  %-6s %s\n' $(1) '$(2)')
 AGAIN = --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
 
-.PHONY: all deps demo test baseline bench lint doc install clean force
+.PHONY: all module deps demo test baseline bench lint doc install install-module clean force
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .DEFAULT_GOAL := all
@@ -66,12 +71,14 @@ OPENBLAS := $(if $(OPENBLAS_LIBDIR),-L$(OPENBLAS_LIBDIR) \
 # --- The module ------------------------------------------------------------------------------------------------------
 
 CORE := lua/backprop/core.so
-SOURCES := $(sort $(filter-out src/kernels/loops/%,$(wildcard src/*/*.c)))
+SOURCES := $(sort $(filter-out src/kernels/loops/% src/binding/embed.c,$(wildcard src/*/*.c)))
 LOOPS := $(sort $(wildcard src/kernels/loops/*.c))
 OBJECTS := $(SOURCES:src/%.c=$(BUILD)/%.o) \
   $(foreach level,$(LEVELS),$(foreach dtype,f64 f32,$(LOOPS:src/%.c=$(BUILD)/%_$(dtype)_$(level).o)))
 
-all: $(CORE)
+all: module $(BUILD)/libbackprop.a $(BUILD)/libbackprop.so
+
+module: $(CORE)
 
 $(CORE): $(OBJECTS)
 	$(call say,LINK,$@)
@@ -98,7 +105,48 @@ $(BUILD)/flags: force
 	@mkdir -p $(@D)
 	@flags='$(FLAGS)'; [ "$$(cat $@ 2>/dev/null)" = "$$flags" ] || printf '%s\n' "$$flags" >$@
 
--include $(OBJECTS:.o=.d)
+# --- The library for hosts -------------------------------------------------------------------------------------------
+
+# Both forms are one object: all of the above with the Lua files inside, and no name for the linker but these. (Where
+# the flags hide a name only from other shared objects, a static library would still clash with its host.)
+PUBLIC := bp_preload luaopen_backprop
+LUA_FILES := $(sort $(patsubst lua/%,%,$(filter-out lua/backprop/meta.lua,$(shell find lua/backprop -name '*.lua'))))
+HOSTED := $(BUILD)/libbackprop.o
+
+$(HOSTED): $(OBJECTS) $(BUILD)/binding/embed.o $(BUILD)/embedded.o
+	$(call say,LINK,$@)
+	$(Q)$(CC) -r -nostdlib -o $@ $^
+	$(Q)$(OBJCOPY) $(PUBLIC:%=--keep-global-symbol=%) $@
+
+$(BUILD)/libbackprop.a: $(HOSTED)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $<
+
+$(BUILD)/libbackprop.so: $(HOSTED)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LIBFLAG) -Wl,-soname,$(@F) -o $@ $< $(USER_CFLAGS) $(LDFLAGS) $(OPENBLAS) -lm
+
+# Each Lua file as an array of its bytes, then the table of them (src/binding/embed.h). backprop/data/init.lua is
+# module backprop.data and chunk "=[backprop]/data/init.lua".
+$(BUILD)/embedded.c: $(LUA_FILES:%=lua/%) Makefile
+	$(call say,EMBED,$@)
+	@mkdir -p $(@D)
+	$(Q){ echo '#include "binding/embed.h"'; rows=; number=0; \
+	for file in $(LUA_FILES); do \
+	  number=$$((number + 1)); \
+	  module=$$(echo "$${file%.lua}" | sed 's,/init$$,,; s,/,.,g'); \
+	  rows="$$rows{\"$$module\", \"=[backprop]/$${file#backprop/}\", t$$number, sizeof t$$number},"; \
+	  echo "static const unsigned char t$$number[] = {"; \
+	  od -An -v -tu1 "lua/$$file" | sed 's/[0-9][0-9]*/&,/g'; \
+	  echo '};'; \
+	done; \
+	echo "const bp_chunk bp_chunks[] = {$$rows{0, 0, 0, 0}};"; } >$@
+
+$(BUILD)/embedded.o: $(BUILD)/embedded.c src/binding/embed.h $(BUILD)/flags
+	$(call say,CC,$<)
+	$(Q)$(CC) $(ALL_CFLAGS) $(USER_CFLAGS) -Isrc -c -o $@ $<
+
+-include $(OBJECTS:.o=.d) $(BUILD)/binding/embed.d
 
 # --- Running ---------------------------------------------------------------------------------------------------------
 
@@ -114,7 +162,7 @@ demo: deps
 
 test: deps
 	@$(MAKE) $(AGAIN) all
-	@$(ENV) $(if $(MNIST),BACKPROP_MNIST='$(MNIST)') $(BUSTED) --lua=$(LUA) $(ARGS)
+	@$(ENV) BACKPROP_BUILD='$(BUILD)' $(if $(MNIST),BACKPROP_MNIST='$(MNIST)') $(BUSTED) --lua=$(LUA) $(ARGS)
 
 # --- The benchmark ---------------------------------------------------------------------------------------------------
 
@@ -157,7 +205,8 @@ deps:
 	$$sudo apt-get update -q && \
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing
 
-install: all
+# What a rock is made of.
+install-module: module
 	@mkdir -p $(DESTDIR)$(INST_LIBDIR)/backprop $(DESTDIR)$(INST_LUADIR)/backprop/include
 	$(Q)cp $(CORE) $(DESTDIR)$(INST_LIBDIR)/backprop/core.so
 	$(Q)cp src/backprop.h $(DESTDIR)$(INST_LUADIR)/backprop/include/backprop.h
@@ -165,12 +214,19 @@ install: all
 	  mkdir -p "$(abspath $(DESTDIR)$(INST_LUADIR))/backprop/$${file%/*}" && \
 	  cp "$$file" "$(abspath $(DESTDIR)$(INST_LUADIR))/backprop/$$file" || exit 1; done
 
+install: all install-module
+	@mkdir -p $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
+	$(Q)cp $(BUILD)/libbackprop.a $(BUILD)/libbackprop.so $(DESTDIR)$(LIBDIR)
+	$(Q)cp src/backprop.h $(DESTDIR)$(INCLUDEDIR)
+	$(Q)sed 's,@LIBDIR@,$(LIBDIR),; s,@INCLUDEDIR@,$(INCLUDEDIR),; s,@VERSION@,$(VERSION),' src/backprop.pc.in \
+	  >$(DESTDIR)$(LIBDIR)/pkgconfig/backprop.pc
+
 # --- Keeping order ---------------------------------------------------------------------------------------------------
 
 # luacheck says "OK" for every file: heard only when something is wrong.
 lint:
 	@out=$$($(PLAIN) luacheck -q --no-color lua spec bench examples 2>&1) || { printf '%s\n' "$$out"; exit 1; }
-	@find src bench examples -name '*.[ch]' -exec clang-format --dry-run --Werror {} +
+	@find src bench examples spec -name '*.[ch]' -exec clang-format --dry-run --Werror {} +
 
 doc:
 	@mkdir -p $(BUILD)/doc

@@ -21,6 +21,8 @@ external_dependencies = {
 }
 build = {
   type = "make",
+  build_target = "module", -- without libbackprop, which is for hosts in C: `make install`
+  install_target = "install-module",
   build_variables = {
     CC = "$(CC)",
     CFLAGS = "$(CFLAGS)",

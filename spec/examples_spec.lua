@@ -3,34 +3,17 @@
 --
 -- BACKPROP_MNIST names the folder with the MNIST files; without it that example is pending. LUA names the interpreter.
 
+package.path = "./spec/?.lua;" .. package.path
+local shell = require "support.shell"
+
 local lua = os.getenv "LUA" or "lua5.4"
-
--- The checkout, absolute: this file stands in its spec/.
-local function output(command)
-  local pipe = assert(io.popen(command))
-  local text = pipe:read "a"
-  local ok, _, code = pipe:close()
-  return text, ok and 0 or code
-end
-
-local root = output("cd \"$(dirname '" .. debug.getinfo(1, "S").source:sub(2) .. "')/..\" && pwd"):gsub("\n$", "")
-
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
-
--- Output (both streams) and exit code of a shell command run in `folder`, without the tests' own search paths.
-local function run(folder, command, environment)
-  return output(("cd %s && env -u LUA_PATH -u LUA_CPATH -u LUA_PATH_5_4 -u LUA_CPATH_5_4 %s %s 2>&1 </dev/null"):format(
-    quote(folder), environment or "", command))
-end
+local output, quote, run, root = shell.output, shell.quote, shell.run, shell.root
 
 local function example(name, options)
   return run("/", ("%s %s %s"):format(lua, quote(root .. "/examples/" .. name), options or ""))
 end
 
-local function succeeds(text, code)
-  assert.are.equal(0, code, text)
-  return text
-end
+local succeeds = shell.succeeds
 
 describe("examples/digits.lua", function()
   local function accuracy(text)
@@ -176,11 +159,11 @@ describe("examples/c_op", function()
   local folder
 
   setup(function()
-    folder = output("mktemp -d"):gsub("\n$", "")
+    folder = shell.folder()
   end)
 
   teardown(function()
-    os.execute("rm -rf " .. quote(folder))
+    shell.remove(folder)
   end)
 
   it("builds outside the checkout without a warning, and runs like a built-in operation", function()

@@ -363,6 +363,21 @@ describe("P33: opt:minimize equals the gradient, then opt:step", function()
     end
   end)
 
+  it("P33: a read-only parameter is refused before any other has changed", function()
+    local read_only
+    bp.grad(function(x)
+      read_only = bp.value(x)
+      return bp.sum(x)
+    end)(bp.vector{ 3, 4 })
+    for _, case in ipairs(optimisers) do
+      local p = { a = bp.vector{ 1, 2 }, b = read_only, c = bp.vector{ 5, 6 } }
+      local opt = make(case)
+      raises({ "bp.optim", "read-only" }, opt.step, opt, p, { a = bp.ones(2), b = bp.ones(2), c = bp.ones(2) })
+      raises({ "bp.optim", "read-only" }, opt.minimize, opt, function(q) return bp.sum(q.a * q.b * q.c) end, p)
+      same({ a = { 1, 2 }, b = { 3, 4 }, c = { 5, 6 } }, p, described(case))
+    end
+  end)
+
   it("P33: a bare number is refused", function()
     for _, case in ipairs(optimisers) do
       local opt = make(case)

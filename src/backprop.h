@@ -4,7 +4,8 @@
  * table `bp_api`). Built-in operations are written against the same types, so that yours have the same powers.
  *
  * A second shared object cannot link to our symbols (Lua loads modules with RTLD_LOCAL): include <lua.h> and
- * <lauxlib.h> before this header and ask `bp_get_api(L)` for the table of function pointers. */
+ * <lauxlib.h> before this header and ask `bp_get_api(L)` for the table of function pointers. A host that links
+ * libbackprop calls `bp_preload(L)` first; the two are at the end. */
 #ifndef BACKPROP_H
 #define BACKPROP_H
 
@@ -12,7 +13,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define BP_API_VERSION 1
+#define BP_API_VERSION 2
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 struct lua_State;
 
@@ -135,7 +140,9 @@ struct bp_op {
   bp_array (*part)(const bp_call *call);
 };
 
-/* The functions other shared objects may call. The table only grows: a larger version has the smaller one's fields. */
+/* The functions other shared objects may call. The table only grows: a larger version has the smaller one's fields. It
+ * is one for all Lua states, and const. Those that take a state need a few free slots of its stack, and raise where it
+ * has not loaded backprop. */
 typedef struct bp_api {
   int version;
   /* Pushes the operation as a Lua function. `op` must outlive the state. Raises on a malformed row. */
@@ -153,20 +160,63 @@ typedef struct bp_api {
   void (*push_matrix)(struct lua_State *L, size_t rows, size_t cols, bp_dtype dtype, bp_array *array);
   /* Says that array's elements were written, so that a gradient that needs the old ones raises. */
   void (*touch)(const bp_array *array);
+
+  /* Since version 2. */
+
+  /* Pushes an array that stands in memory of the host's: nothing is copied, and what Lua writes the host reads there.
+   * *array says where and of what shape: shaped by `vector` or `matrix`, then `data` set, and `stride` where rows stand
+   * further apart; its `buffer` is set, for `touch`. To Lua it is read-only unless `writable`. The data must be aligned
+   * for its elements (64 bytes are fastest). What is written belongs to one borrowed array only, whose windows are Lua's
+   * to make; what is only read may be lent any number of times, also to several states.
+   *
+   * The memory must stay where it is until `release` (which may be NULL) is called with `context` and `data`: exactly
+   * once, when nothing in the state can reach it any more, since the array and its windows have been collected or
+   * released and the tapes that recorded it are closed, or with the state itself; where this call raises, before it does.
+   * `release` runs in the midst of other things, mostly of the collector: it must not call Lua. The bytes are in no
+   * account of the state's and never in its pool, and no gradient takes the memory over.
+   *
+   * The state reads and writes only while it runs. A host that writes between two calls says so with `touch`, or a kept
+   * pullback gives a wrong gradient instead of an error. */
+  void (*push_borrowed)(struct lua_State *L, bp_array *array, bool writable, void (*release)(void *context, void *data),
+                        void *context);
+  /* What the state owns, valid until it is closed; what bp_call.cx is to a rule. */
+  bp_context *(*context)(struct lua_State *L);
+  /* Gives back to the allocator what the pool keeps for reuse. It does not touch Lua, so that a host's lua_Alloc which
+   * has reached its limit may call it, then try again. What only the collector can free it does not find: after an
+   * LUA_ERRMEM call lua_gc(L, LUA_GCCOLLECT) before going on. */
+  void (*drop_pool)(bp_context *cx);
 } bp_api;
 
 #ifdef LUA_VERSION_NUM
-/* The table, of at least the version this header has; raises if the installed library is older. */
+/* The table, of at least the version this header has; raises if the library is older. Loads backprop.core if need be. */
 static inline const bp_api *bp_get_api(lua_State *L) {
-  lua_getglobal(L, "require");
-  lua_pushliteral(L, "backprop.core");
-  lua_call(L, 1, 1);
+  const bp_api *api;
+  luaL_checkstack(L, 3, "backprop");
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  if (lua_getfield(L, -1, "backprop.core") != LUA_TTABLE) {
+    lua_pop(L, 1);
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "backprop.core");
+    lua_call(L, 1, 1);
+  }
   lua_getfield(L, -1, "api");
-  const bp_api *api = (const bp_api *)lua_touserdata(L, -1);
-  lua_pop(L, 2);
+  api = (const bp_api *)lua_touserdata(L, -1);
+  lua_pop(L, 3);
   if (api == NULL || api->version < BP_API_VERSION)
-    luaL_error(L, "backprop: the installed library is older than the header this module was built with");
+    luaL_error(L, "backprop: the library is older than the header this code was built with");
   return api;
+}
+
+/* For hosts that link libbackprop, which has the Lua files inside. bp_preload puts the loaders of all its modules into
+ * package.preload: from then on `require "backprop"` works, and no file is opened. luaopen_backprop does the same and
+ * loads the module: luaL_requiref(L, "backprop", luaopen_backprop, 0). Both may raise. The state needs the base,
+ * package, table, string and math libraries of Lua; io only for bp.data. A state belongs to one thread at a time; any
+ * number of them may run side by side. */
+void bp_preload(lua_State *L);
+int luaopen_backprop(lua_State *L);
+#endif
+
+#ifdef __cplusplus
 }
 #endif
 

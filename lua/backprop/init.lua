@@ -8,9 +8,7 @@ here they are put together under the names that users know, and nothing else hap
 local core = require "backprop.core"
 
 -- Errors are raised at the first line outside this folder.
-local here = debug.getinfo(1, "S").source
-local folder = here:match("^(.*[/\\])") or "@./"
-core.set_source_prefix(folder)
+local folder = core.claim_sources()
 
 local tree = require "backprop.tree"
 local record = require "backprop.record"
@@ -89,9 +87,10 @@ function bp.ops()
   return list
 end
 
--- Where backprop.h is: beside the Lua files when installed, in src/ of a checkout.
+-- Where backprop.h is: beside the Lua files when installed, in src/ of a checkout. Inside a host there is no folder.
 local function find_header()
-  local path = folder:gsub("^@", "")
+  local path = folder:match "^@(.*)"
+  if not path or not io then return nil end
   for _, candidate in ipairs {path .. "include", path .. "../../src"} do
     local file = io.open(candidate .. "/backprop.h")
     if file then

@@ -39,6 +39,7 @@ typedef struct bp_handle {
 typedef struct bp_box {
   bp_tape tape;
   int table;                /* in the registry while open: operations' entries, objects, their gradients, lines */
+  bool read_only;           /* a leaf's array is: there can be no descent */
   uint32_t last_generation; /* a box whose generations are used up is not used again */
   struct bp_box *next_free;
 } bp_box;
@@ -156,6 +157,11 @@ bp_array bp_check_shape(lua_State *L, bp_state *s, int index, const char *name);
 int bp_equal(lua_State *L);
 /* Pushes shape, dtype and values, shortened. */
 void bp_push_text(lua_State *L, const bp_array *x);
+
+/* ---- module.c ---- */
+
+/* `require "backprop.core"`. */
+int luaopen_backprop_core(lua_State *L);
 
 /* ---- tapes.c ---- */
 

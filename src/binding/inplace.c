@@ -99,9 +99,10 @@ static int adam(lua_State *L) {
   return 0;
 }
 
-/* core.same_storage(x): a key that two handles share when they are windows of the same elements. */
+/* core.storage_key(x): of a parameter, which must be writable; two handles share it when they are windows of the same
+ * elements. */
 static int storage_key(lua_State *L) {
-  const bp_handle *x = bp_check_array(L, bp_state_of(L), 1, "bp.optim");
+  const bp_handle *x = bp_check_writable(L, bp_state_of(L), 1, "bp.optim");
   lua_pushfstring(L, "%p:%d:%d:%d", x->array.data, (int)x->array.rows, (int)x->array.cols, (int)x->array.stride);
   return 1;
 }

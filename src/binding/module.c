@@ -7,8 +7,6 @@
 #include "../core/clock.h"
 #include "binding.h"
 
-#define STATE_KEY "backprop.state"
-
 void bp_set_functions(lua_State *L, bp_state *s, const luaL_Reg *functions) {
   lua_pushlightuserdata(L, s);
   luaL_setfuncs(L, functions, 1);
@@ -16,15 +14,29 @@ void bp_set_functions(lua_State *L, bp_state *s, const luaL_Reg *functions) {
 
 /* ---- the table for other shared objects -------------------------------------------------------------------------- */
 
+static const bp_api api;
+
+/* The key in the registry is an address of this copy of the library: where a process has two (a host with one inside
+ * that also loads core.so), neither takes the other's state for its own. */
+static const void *state_key(void) {
+  return &api;
+}
+
 static bp_state *find_state(lua_State *L) {
-  lua_getfield(L, LUA_REGISTRYINDEX, STATE_KEY);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, state_key());
   bp_state *s = lua_touserdata(L, -1);
   lua_pop(L, 1);
   return s;
 }
 
+static bp_state *check_state(lua_State *L) {
+  bp_state *s = find_state(L);
+  if (s == NULL) luaL_error(L, "backprop: this Lua state has not loaded it: call bp_get_api first");
+  return s;
+}
+
 static void api_register(lua_State *L, const bp_op *op) {
-  bp_push_op(L, find_state(L), op, "C");
+  bp_push_op(L, check_state(L), op, "C");
 }
 
 static bp_status api_fail(bp_call *call, const char *format, ...) {
@@ -37,20 +49,20 @@ static bp_status api_fail(bp_call *call, const char *format, ...) {
 }
 
 static bool api_to_array(lua_State *L, int index, bp_array *array) {
-  const bp_handle *handle = bp_handle_at(L, find_state(L), index);
+  const bp_handle *handle = bp_handle_at(L, check_state(L), index);
   if (handle == NULL || handle->array.rank == 0) return false;
   *array = handle->array;
   return true;
 }
 
 static void api_push_vector(lua_State *L, size_t n, bp_dtype dtype, bp_array *array) {
-  bp_state *s = find_state(L);
+  bp_state *s = check_state(L);
   if (n > BP_MAX_ELEMENTS) bp_raise(L, s, "backprop: too many elements");
   *array = bp_push_new(L, s, bp_shape_vector(n, dtype))->array;
 }
 
 static void api_push_matrix(lua_State *L, size_t rows, size_t cols, bp_dtype dtype, bp_array *array) {
-  bp_state *s = find_state(L);
+  bp_state *s = check_state(L);
   if (rows > BP_MAX_ELEMENTS || cols > BP_MAX_ELEMENTS || (cols != 0 && rows > BP_MAX_ELEMENTS / cols))
     bp_raise(L, s, "backprop: too many elements");
   *array = bp_push_new(L, s, bp_shape_matrix(rows, cols, dtype))->array;
@@ -60,8 +72,57 @@ static void api_touch(const bp_array *array) {
   if (array->buffer != NULL) array->buffer->version++;
 }
 
-static const bp_api api = {BP_API_VERSION,  api_register, api_fail,        bp_shape_vector, bp_shape_matrix,
-                           bp_shape_number, api_to_array, api_push_vector, api_push_matrix, api_touch};
+/* What is wrong with an array that a host wants to lend, or NULL. */
+static const char *trouble_with(const bp_array *x) {
+  bool matrix = x->rank == 2;
+  if ((!matrix && (x->rank != 1 || x->cols != 1)) || x->dtype > BP_F32) return "it is neither a vector nor a matrix";
+  if (x->rows > BP_MAX_ELEMENTS || x->cols > BP_MAX_ELEMENTS || x->stride > BP_MAX_ELEMENTS ||
+      (x->cols != 0 && x->rows > BP_MAX_ELEMENTS / x->cols))
+    return "too many elements";
+  if (x->stride < x->cols) return "its rows overlap: the stride is less than the number of columns";
+  if (x->data == NULL) return "it has no data";
+  if ((uintptr_t)x->data % bp_element_size((bp_dtype)x->dtype) != 0) return "its data is not aligned";
+  return NULL;
+}
+
+typedef struct borrowing {
+  bp_array *array;
+  bool writable;
+  bp_loan loan;
+} borrowing;
+
+/* Runs protected, so that whatever fails the host's memory is released. */
+static int push_borrowed(lua_State *L) {
+  const borrowing *b = lua_touserdata(L, 1);
+  bp_state *s = check_state(L);
+  const char *trouble = trouble_with(b->array);
+  if (trouble != NULL) bp_raise(L, s, "backprop: an array of the host's cannot be borrowed: %s", trouble);
+  bp_handle *handle = bp_push_handle(L, s);
+  bp_buffer *buffer = NULL;
+  BP_TRY(L, s, (buffer = bp_buffer_borrow(&s->cx, &b->loan)) != NULL ? BP_OK : BP_NOMEM);
+  b->array->buffer = buffer;
+  handle->array = *b->array;
+  handle->read_only = !b->writable;
+  return 1;
+}
+
+static void api_push_borrowed(lua_State *L, bp_array *array, bool writable, void (*release)(void *context, void *data),
+                              void *context) {
+  borrowing b = {array, writable, {release, context, array->data}};
+  lua_pushcfunction(L, push_borrowed);
+  lua_pushlightuserdata(L, &b);
+  if (lua_pcall(L, 1, 1, 0) == LUA_OK) return;
+  if (release != NULL) release(context, array->data);
+  lua_error(L);
+}
+
+static bp_context *api_context(lua_State *L) {
+  return &check_state(L)->cx;
+}
+
+static const bp_api api = {BP_API_VERSION,    api_register, api_fail,        bp_shape_vector, bp_shape_matrix,
+                           bp_shape_number,   api_to_array, api_push_vector, api_push_matrix, api_touch,
+                           api_push_borrowed, api_context,  bp_pool_drop};
 
 /* ---- small functions --------------------------------------------------------------------------------------------- */
 
@@ -164,10 +225,20 @@ static int set_callbacks(lua_State *L) {
   return 0;
 }
 
-static int set_source_prefix(lua_State *L) {
+/* core.claim_sources(): says that the caller's folder holds our own Lua files, and returns it as it begins the names of
+ * their chunks: "@/usr/share/lua/5.4/backprop/", or "=[backprop]/" inside a host. */
+static int claim_sources(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  snprintf(s->source_prefix, sizeof s->source_prefix, "%s", luaL_checkstring(L, 1));
-  return 0;
+  lua_Debug caller;
+  if (!lua_getstack(L, 1, &caller)) return bp_raise(L, s, "backprop: no caller");
+  lua_getinfo(L, "S", &caller);
+  const char *slash = strrchr(caller.source, '/');
+  if (slash == NULL)
+    lua_pushliteral(L, "@./");
+  else
+    lua_pushlstring(L, caller.source, (size_t)(slash - caller.source) + 1);
+  snprintf(s->source_prefix, sizeof s->source_prefix, "%s", lua_tostring(L, -1));
+  return 1;
 }
 
 /* ---- opening and closing ----------------------------------------------------------------------------------------- */
@@ -219,14 +290,14 @@ static bp_state *open_state(lua_State *L) {
   lua_pushcfunction(L, close_state);
   lua_setfield(L, -2, "__gc");
   lua_setmetatable(L, -2);
-  lua_setfield(L, LUA_REGISTRYINDEX, STATE_KEY);
-  if (getenv("OPENBLAS_NUM_THREADS") == NULL) bp_set_threads(1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, state_key());
+  /* The threads of BLAS are the process's, and this is not its first state for sure: what a host or another state has
+   * chosen stays. (All processors is what nobody has chosen; who wants them says so in the environment, or later.) */
+  if (getenv("OPENBLAS_NUM_THREADS") == NULL && bp_threads_are_default()) bp_set_threads(1);
   return s;
 }
 
-__attribute__((visibility("default"))) int luaopen_backprop_core(lua_State *L);
-
-int luaopen_backprop_core(lua_State *L) {
+__attribute__((visibility("default"))) int luaopen_backprop_core(lua_State *L) {
   static const luaL_Reg functions[] = {{"raise", raise},
                                        {"type_of", type_of},
                                        {"stats", stats},
@@ -236,7 +307,7 @@ int luaopen_backprop_core(lua_State *L) {
                                        {"timing", timing},
                                        {"clock", read_clock},
                                        {"set_functions", set_callbacks},
-                                       {"set_source_prefix", set_source_prefix},
+                                       {"claim_sources", claim_sources},
                                        {NULL, NULL}};
   bp_state *s = find_state(L);
   if (s == NULL) s = open_state(L);

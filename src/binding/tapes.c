@@ -86,6 +86,7 @@ static int new_tape(lua_State *L) {
   bp_box *box = take_box(L, s);
   bp_tape_open(&box->tape, &s->cx, ++box->last_generation);
   box->tape.kept = kept;
+  box->read_only = false;
   handle->box = box;
   handle->generation = box->tape.generation;
   if (s->tracing) {
@@ -157,6 +158,8 @@ void bp_track(lua_State *L, bp_state *s, bp_box *box, const char *name, int into
       if (bp_overlap(target, &box->tape.into[k]))
         bp_raise(L, s, "%s: two gradients would go to the same array", into_name);
   }
+  const bp_handle *array = value.array.rank == 0 ? NULL : bp_handle_at(L, s, index);
+  if (array != NULL && array->read_only) box->read_only = true;
   BP_TRY(L, s, bp_tape_leaf(&box->tape, &value.array, target, &leaf));
   bp_push_variable(L, s, box, leaf);
 }
@@ -441,6 +444,7 @@ static int descend(lua_State *L) {
   bp_box *box = bp_check_tape(L, s);
   double decay = luaL_checknumber(L, 2), rate = luaL_checknumber(L, 3);
   bool numbers = false;
+  if (box->read_only) return bp_raise(L, s, "bp.optim: a parameter is read-only; clone it to change it");
   BP_TRY(L, s, bp_update_prepare(&box->tape));
   for (bp_index leaf = box->tape.leaf_count; leaf-- > 0;) {
     if (box->tape.nodes[leaf].value.rank != 0)

@@ -54,6 +54,7 @@ static bp_buffer *allocate(bp_context *cx, size_t size_class, size_t capacity) {
   buffer->size_class = (uint32_t)size_class;
   buffer->block = block;
   buffer->block_size = block_size;
+  buffer->loan = NULL;
   cx->stats.allocations++;
   return buffer;
 }
@@ -78,8 +79,33 @@ bp_buffer *bp_buffer_new(bp_context *cx, size_t bytes) {
   return buffer;
 }
 
+typedef struct borrowed {
+  bp_buffer buffer;
+  bp_loan loan;
+} borrowed;
+
+bp_buffer *bp_buffer_borrow(bp_context *cx, const bp_loan *loan) {
+  borrowed *block = bp_resize(cx, NULL, 0, sizeof *block);
+  if (block == NULL) return NULL;
+  block->loan = *loan;
+  block->buffer = (bp_buffer){.references = 2, .block = block, .block_size = sizeof *block, .loan = &block->loan};
+  return &block->buffer;
+}
+
+static void end_loan(bp_context *cx, bp_buffer *buffer) {
+  bp_loan loan = *buffer->loan;
+  give_back(cx, buffer);
+  if (loan.release != NULL) loan.release(loan.context, loan.data);
+}
+
+/* One reference is left to the host where there is a loan. */
 void bp_buffer_release(bp_context *cx, bp_buffer *buffer) {
-  if (buffer == NULL || --buffer->references > 0) return;
+  if (buffer == NULL || --buffer->references > 1) return;
+  if (buffer->loan != NULL) {
+    end_loan(cx, buffer);
+    return;
+  }
+  if (buffer->references > 0) return;
   cx->stats.bytes_live -= buffer->capacity;
   if (cx->closed) {
     give_back(cx, buffer);

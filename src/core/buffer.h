@@ -2,11 +2,20 @@
  *
  * A fresh block of some megabytes costs more in page faults than the arithmetic done in it, so a freed buffer goes to
  * a list of its size class and the next request of that class takes the one freed last. The version counts in-place
- * writes: a tape compares it to learn that a recorded value is gone. */
+ * writes: a tape compares it to learn that a recorded value is gone.
+ *
+ * A borrowed buffer is the header of memory that belongs to the host: of no capacity, never pooled. The host counts as
+ * one of its owners, so that whoever asks whether it is the only one (to write there, to take it over) hears no. */
 #ifndef BP_CORE_BUFFER_H
 #define BP_CORE_BUFFER_H
 
 #include "../backprop.h"
+
+/* What the host wants to hear, once, when its memory is no longer in use. */
+typedef struct bp_loan {
+  void (*release)(void *context, void *data); /* may be NULL */
+  void *context, *data;
+} bp_loan;
 
 struct bp_buffer {
   size_t capacity; /* usable bytes: those of its size class */
@@ -16,6 +25,7 @@ struct bp_buffer {
   bp_buffer *next; /* in the pool: freed before this one */
   void *block;     /* what the allocator gave; the buffer stands inside it, aligned */
   size_t block_size;
+  const bp_loan *loan; /* of a borrowed buffer, else NULL */
 };
 
 enum { BP_ALIGNMENT = 64, BP_SIZE_CLASSES = 128 };
@@ -28,7 +38,10 @@ typedef struct bp_pool {
 /* A buffer of at least `bytes` with one reference, or NULL when the allocator refuses. */
 bp_buffer *bp_buffer_new(bp_context *cx, size_t bytes);
 
-/* Gives one reference back; the last one sends the buffer to the pool. NULL is allowed. */
+/* The header of the host's memory with one reference beside the host's, or NULL when the allocator refuses. */
+bp_buffer *bp_buffer_borrow(bp_context *cx, const bp_loan *loan);
+
+/* Gives one reference back; the last one sends the buffer to the pool, or ends the loan. NULL is allowed. */
 void bp_buffer_release(bp_context *cx, bp_buffer *buffer);
 
 static inline void bp_buffer_retain(bp_buffer *buffer) {

@@ -10,6 +10,7 @@ extern void cblas_sgemm(int order, int trans_a, int trans_b, int m, int n, int k
                         const float *b, int ldb, float beta, float *c, int ldc);
 extern void openblas_set_num_threads(int threads);
 extern int openblas_get_num_threads(void);
+extern int openblas_get_num_procs(void);
 
 /* BLAS wants a leading dimension of at least the row's length, also where there is only one row. */
 static int leading(const bp_array *x) {
@@ -34,4 +35,8 @@ void bp_set_threads(int threads) {
 
 int bp_get_threads(void) {
   return openblas_get_num_threads();
+}
+
+bool bp_threads_are_default(void) {
+  return bp_get_threads() == openblas_get_num_procs();
 }

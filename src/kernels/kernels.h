@@ -115,5 +115,7 @@ void bp_blas_gemm(bp_dtype dtype, double alpha, const bp_array *a, bool a_transp
                   bool b_transposed, double beta, bp_array *d);
 void bp_set_threads(int threads);
 int bp_get_threads(void);
+/* Whether they are as many as the processors: what OpenBLAS starts with. */
+bool bp_threads_are_default(void);
 
 #endif

@@ -38,6 +38,7 @@ end
 -- @treturn string how errors name the file
 function source.read(name, path)
   if type(path) ~= "string" then core.raise("%s: expected a path, got %s", name, type(path)) end
+  if not io then core.raise("%s: this Lua state has no io library", name) end -- a host may leave it out
   local file <close>, problem = io.open(path, "rb")
   if not file then core.raise("%s: cannot open %s", name, problem) end
   local content

@@ -1,0 +1,44 @@
+-- Commands for specs that build or run something outside of this process. Load it as the helpers are.
+
+local shell = {}
+
+--- Output (of stdout) and exit code.
+function shell.output(command)
+  local pipe = assert(io.popen(command))
+  local text = pipe:read "a"
+  local ok, _, code = pipe:close()
+  return text, ok and 0 or code
+end
+
+function shell.quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+
+-- Output of both streams and exit code of a command run in `folder`, without the tests' own search paths.
+function shell.run(folder, command, environment)
+  return shell.output(("cd %s && env -u LUA_PATH -u LUA_CPATH -u LUA_PATH_5_4 -u LUA_CPATH_5_4 %s %s 2>&1 </dev/null")
+    :format(shell.quote(folder), environment or "", command))
+end
+
+function shell.succeeds(text, code)
+  if code ~= 0 then error("exit code " .. tostring(code) .. ":\n" .. text, 2) end
+  return text
+end
+
+--- A new empty folder; remove it with shell.remove.
+function shell.folder() return (shell.succeeds(shell.output "mktemp -d"):gsub("\n$", "")) end
+
+function shell.remove(folder) os.execute("rm -rf " .. shell.quote(folder)) end
+
+--- The checkout, absolute: this file stands in its spec/support/.
+shell.root = shell.output("cd \"$(dirname " .. shell.quote(debug.getinfo(1, "S").source:sub(2)) .. ")/../..\" && pwd")
+  :gsub("\n$", "")
+
+-- Where `make` has put what it built, and whether that is instrumented: objects of a sanitizer or of gcov hold more
+-- than our sources say, and link with nothing else.
+shell.build = shell.root .. "/" .. (os.getenv "BACKPROP_BUILD" or "build")
+local flags = io.open(shell.build .. "/flags")
+local words = flags and flags:read "a" or ""
+if flags then flags:close() end
+shell.instrumented = words:find("-fsanitize", 1, true) or words:find("--coverage", 1, true)
+  or words:find("-fprofile", 1, true) or false
+
+return shell
