@@ -153,7 +153,7 @@ end
 
 --- A list of numbers, or of lists of them; of tracked numbers where the array is tracked.
 function methods.totable(x)
-  if not core.tracked(x) then return core.methods.plain_totable(x) end
+  if not core.tracked(x) then return core.totable(x) end
   local list = {}
   for i = 1, #x do list[i] = kind(x) == "vector" and core.element(x, i) or methods.totable(core.row(x, i)) end
   return list

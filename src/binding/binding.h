@@ -69,6 +69,10 @@ void bp_raise_status(lua_State *L, bp_state *s, bp_status status);
 void bp_push_position(lua_State *L, bp_state *s);
 /* "nil", "string", "vector", "tracked number"..., for messages. */
 const char *bp_type_of(lua_State *L, bp_state *s, int index);
+/* The number of an argument as the user counts: of a method ("x:fill") the object before the colon is none. */
+int bp_argument_number(const char *name, int index);
+/* Raises if more arguments were given. */
+void bp_check_count(lua_State *L, bp_state *s, int most, const char *name);
 /* After the allocator refused: gives the pool back and collects. */
 void bp_make_room(lua_State *L, bp_state *s);
 

@@ -91,6 +91,7 @@ static int type_of(lua_State *L) {
 
 static int stats(lua_State *L) {
   bp_state *s = bp_state_of(L);
+  bp_check_count(L, s, 1, "bp.stats");
   bp_stats *stats = &s->cx.stats;
   const struct {
     const char *name;
@@ -109,10 +110,12 @@ static int stats(lua_State *L) {
 
 /* bp.set_threads(n): of BLAS, for the whole process. */
 static int set_threads(lua_State *L) {
+  bp_state *s = bp_state_of(L);
   lua_Integer n = 0;
   if (!bp_to_integer(L, 1, &n) || n < 1 || n > 1024)
-    return bp_raise(L, bp_state_of(L), "bp.set_threads: expected a number of threads from 1 to 1024, got %s",
-                    luaL_tolstring(L, 1, NULL));
+    return bp_raise(L, s, "bp.set_threads: expected a number of threads from 1 to 1024, got %s",
+                    lua_type(L, 1) == LUA_TNUMBER ? luaL_tolstring(L, 1, NULL) : bp_type_of(L, s, 1));
+  bp_check_count(L, s, 1, "bp.set_threads");
   bp_set_threads((int)n);
   return 0;
 }
