@@ -180,7 +180,7 @@ describe("view, set and over", function()
   it("say where a path ends", function()
     local n = net()
     assert.are.equal("bp.view: Layer.lens.w: expected a Layer, got a Net", message(bp.view, n, Layer.lens.w))
-    assert.are.equal("bp.view: Net.lens.hidden.w: expected a Net, got nothing",
+    assert.are.equal("bp.view: Net.lens.hidden.w: expected a Net, got nil",
       message(bp.view, nil, Net.lens.hidden.w))
     n.hidden = 3
     assert.are.equal("bp.view: Net.lens.hidden.w: expected a Layer at Net.hidden, got a number",
@@ -222,7 +222,7 @@ describe("partial and plural lenses", function()
     assert.matches("there is nothing at %[9%]", message(bp.view, list, bp.at(9)))
     assert.matches("expected a list or a map, got a vector", message(bp.preview, bp.vector {1}, bp.at(1)))
     assert.matches("^bp.at: a key is a string or an integer, got a table", message(bp.at, {}))
-    assert.matches("^bp.at: .* got nothing", message(bp.at))
+    assert.matches("^bp.at: .* got nil", message(bp.at))
   end)
 
   it("reach every element", function()
@@ -253,7 +253,7 @@ describe("partial and plural lenses", function()
     assert.are.equal(2, bp.preview(list, bp.filtered(even)))
     assert.is_nil(bp.preview({1, 3}, bp.filtered(even)))
     assert.matches("has many parts", message(bp.view, list, bp.filtered(even)))
-    assert.are.equal("bp.filtered: expected a function, got nothing", message(bp.filtered))
+    assert.are.equal("bp.filtered: expected a function, got nil", message(bp.filtered))
     local circles = bp.filtered(function(shape) return shape.tag == "circle" end) .. bp.at "radius"
     local shapes = {{tag = "circle", radius = 1.0}, {tag = "square", side = 2.0}, {tag = "circle", radius = 3.0}}
     local g = bp.grad(function(s)
@@ -283,7 +283,7 @@ describe("lenses of one's own", function()
     assert.matches("^bp.view: bp.lens%(...%): there is nothing", message(bp.view, {1}, swapped))
     assert.are.equal(2, bp.view({k = {1, 2}}, bp.at "k" .. swapped .. bp.at(1)))
     assert.are.same({1, -2}, bp.over({1, 2}, swapped .. bp.at(1), negative))
-    assert.are.equal("bp.lens: expected two functions, get and set; got nothing and nothing", message(bp.lens))
+    assert.are.equal("bp.lens: expected two functions, get and set; got nil and nil", message(bp.lens))
   end)
 
   it("may join several parts", function()

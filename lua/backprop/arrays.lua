@@ -40,7 +40,7 @@ function functions.axpy(a, x, y)
   tree.map_at("bp.axpy", function(where, leaf, other)
     local trouble = tree.mismatch(leaf, other)
     if trouble then raise("bp.axpy: at %s: %s", where(), trouble) end
-    if kind(leaf) ~= kind(other) or kind(leaf) ~= "number" and leaf:dtype() ~= other:dtype() then
+    if kind(leaf) ~= kind(other) then
       raise("bp.axpy: at %s: %s and %s do not agree", where(), tree.describe(leaf), tree.describe(other))
     end
     return leaf

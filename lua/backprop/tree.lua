@@ -57,7 +57,7 @@ function tree.class_of(x)
 end
 
 --- The kind of anything, the same for plain and tracked: "number", "vector", "matrix", "instance", "record", or else
--- Lua's own type.
+-- Lua's own type. Of leaves that are of no more use: "released", "stale".
 function tree.kind(x)
   local info = known[getmetatable(x)]
   return kind(x) or info and (info.class and "instance" or info.type and "record") or type(x)
@@ -67,11 +67,31 @@ function tree.article(noun)
   return (noun:find("^[AEIOaeio]") and "an " or "a ") .. noun
 end
 
---- "a matrix", "an Encoder", "nothing": what x is, for messages.
+-- Leaves of no more use, and what messages say where one is met.
+local spoilt = {
+  released = {"a released array", "the array was released"},
+  stale = {"a tracked value whose call has ended", "a tracked value is used after the call that tracked it has ended"},
+}
+
+--- "a matrix", "a tracked vector", "an Encoder", "nil": what x is, for messages.
 function tree.describe(x)
-  if x == nil then return "nothing" end
+  if x == nil then return "nil" end
+  local sort = kind(x)
+  if spoilt[sort] then return spoilt[sort][1] end
+  if core.tracked(x) then return "a tracked " .. sort end
   local info = known[getmetatable(x)]
   return tree.article(info and info.name or tree.kind(x))
+end
+
+--- Raises if a leaf is of no more use: `sort` is its kind. `structure` is what it was found in, to name the path.
+function tree.refuse_spoilt(name, sort, leaf, structure)
+  local trouble = spoilt[sort]
+  if not trouble then return end
+  local place = ""
+  tree.visit(structure, function(other, where)
+    if rawequal(other, leaf) and place == "" and where() ~= "" then place = "at " .. where() .. ": " end
+  end, name)
+  raise("%s: %s%s", name, place, trouble[2])
 end
 
 function tree.callable(f)
@@ -321,7 +341,9 @@ end
 
 local function filler(method, number, make)
   return function(leaf)
-    if kind(leaf) == "number" then return number end
+    local sort = kind(leaf)
+    if sort == "number" then return number end
+    tree.refuse_spoilt("bp." .. method, sort, leaf, leaf)
     local class = leaf_class(leaf)
     if class then return class[method](core.tracked(leaf) and core.value(leaf) or leaf) end
     local rows, columns = leaf:shape()
@@ -337,13 +359,16 @@ function tree.zero(x) return tree.map("bp.zero", zero_leaf, x) end
 
 function tree.one(x) return tree.map("bp.one", one_leaf, x) end
 
---- Why two leaves of a structure do not go together, or nil: arrays of one kind must be of one shape.
+--- Why two leaves of a structure do not go together, or nil: arrays of one kind must be of one shape and dtype.
 function tree.mismatch(x, y)
   local sort = kind(x)
   if sort ~= kind(y) or sort ~= "vector" and sort ~= "matrix" then return nil end
   local rows, columns = x:shape()
   local other_rows, other_columns = y:shape()
-  if rows == other_rows and columns == other_columns then return nil end
+  if rows == other_rows and columns == other_columns then
+    local dtype, other = x:dtype(), y:dtype()
+    return dtype ~= other and ("%s and %s do not mix: convert one with x:astype(%q)"):format(dtype, other, dtype) or nil
+  end
   if not columns then return ("%d and %d elements do not agree"):format(rows, other_rows) end
   return ("shapes %dx%d and %dx%d do not agree"):format(rows, columns, other_rows, other_columns)
 end

@@ -222,15 +222,15 @@ static int64_t read_integer(lua_State *L, bp_state *s, const entry *e, int index
   return p->kind == INDEX ? (int64_t)value - 1 : (int64_t)value;
 }
 
-/* An optional argument may be left out before one of another type: konst(s, n, "f32"). */
-static bool is_left_out(lua_State *L, const parameter *p, int index) {
+/* An optional argument may be left out before a dtype: konst(s, n, "f32"). */
+static bool is_left_out(lua_State *L, const entry *e, const parameter *p, int index) {
   if (lua_isnoneornil(L, index)) return true;
-  return p->kind != DTYPE && lua_type(L, index) == LUA_TSTRING;
+  return p->kind != DTYPE && e->parameters[e->count - 1].kind == DTYPE && lua_type(L, index) == LUA_TSTRING;
 }
 
 /* Reads one argument; false if it is absent, and then consumes nothing but a nil. */
 static bool read_argument(lua_State *L, bp_state *s, const entry *e, const parameter *p, int index, arguments *a) {
-  bool absent = p->optional && is_left_out(L, p, index);
+  bool absent = p->optional && is_left_out(L, e, p, index);
   switch (p->kind) {
   case VALUE:
     if (!bp_read_operand(L, s, index, e->name, &a->operands[a->count], &a->box)) wrong(L, s, e, index, p);
@@ -271,7 +271,8 @@ static void read_arguments(lua_State *L, bp_state *s, const entry *e, int given,
     bool present = read_argument(L, s, e, &e->parameters[k], index, a);
     if (present || lua_isnil(L, index)) index++;
   }
-  if (given >= index) bp_raise(L, s, "%s: expected at most %d arguments, got %d", e->name, index - 1, given);
+  if (given >= index)
+    bp_raise(L, s, "%s: expected at most %d argument%s, got %d", e->name, index - 1, index == 2 ? "" : "s", given);
 }
 
 /* ---- calls ------------------------------------------------------------------------------------------------------- */
