@@ -197,7 +197,7 @@ describe("view, set and over", function()
     for name, f in pairs {view = bp.view, set = bp.set, over = bp.over, preview = bp.preview, collect = bp.collect} do
       local expected = "bp." .. name .. ": expected a lens, got "
       assert.are.equal(expected .. "a string", message(f, net(), "hidden", negative))
-      assert.are.equal(expected .. "nothing", message(f, net()))
+      assert.are.equal(expected .. "nil", message(f, net()))
       assert.are.equal(expected .. "a table of lenses", message(f, net(), Net.lens, negative))
     end
     assert.are.equal("bp.over: expected a function, got a number", message(bp.over, net(), Net.lens.hidden, 3))

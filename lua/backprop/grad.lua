@@ -21,15 +21,17 @@ local grad = {}
 -- A copy of x with variables for leaves, and how many there are.
 local function track(tape, x, name, into)
   local count, track_leaf = 0, tape.leaf
-  local function leaf(value, target)
+  local function leaf(value, target, where)
     count = count + 1
-    if kind(value) == nil then return tape:object(value) end
-    return track_leaf(tape, value, target, name)
+    local sort = kind(value)
+    if sort == nil then return tape:object(value) end
+    if sort == "released" or sort == "stale" then tree.refuse_spoilt(name, sort, value, x) end
+    return track_leaf(tape, value, target, name, where)
   end
   if into == nil then return tree.map(name, leaf, x), count end
-  return tree.map(name .. ": into", function(value, target)
+  return tree.map_at(name .. ": into", function(where, value, target)
     if kind(value) == "number" then return leaf(value) end
-    return leaf(value, target)
+    return leaf(value, target, where)
   end, x, into), count
 end
 
@@ -62,13 +64,13 @@ end
 -- Seeds every tracked leaf of a result with ones.
 local function seed_ones(tape, name, result)
   if kind(result) == "number" then -- a loss: the usual case
-    if tape:owns(result) then tape:seed(result) end
+    if tape:owns(result, name) then tape:seed(result) end
     return
   end
   local leaves = 0
   tree.visit(result, function(leaf)
     leaves = leaves + 1
-    if not tape:owns(leaf) then return end
+    if not tape:owns(leaf, name) then return end
     if kind(leaf) == "instance" then
       local value = core.value(leaf)
       tape:seed(leaf, tree.class_of(value).one(value))
@@ -90,7 +92,10 @@ end
 local option_names = {wrt = true, into = true, check_finite = true}
 
 local function check_wrt(wrt, name)
-  if type(wrt) ~= "table" or #wrt == 0 then raise("%s: wrt: expected a list of argument numbers", name) end
+  if type(wrt) ~= "table" or #wrt == 0 then
+    raise("%s: wrt: expected a list of argument numbers such as {1, 3}, got %s", name,
+      type(wrt) == "table" and "an empty one" or tree.describe(wrt))
+  end
   local seen = {}
   for _, position in ipairs(wrt) do
     if math.type(position) ~= "integer" or position < 1 or position > 250 then
@@ -108,6 +113,9 @@ local function read_options(options, name)
   for key in pairs(options) do
     if not option_names[key] then raise("%s: unknown option '%s'", name, tostring(key)) end
   end
+  if options.check_finite ~= nil and type(options.check_finite) ~= "boolean" then
+    raise("%s: check_finite: expected true or false, got %s", name, tree.describe(options.check_finite))
+  end
   local wrt = options.wrt or {1}
   check_wrt(wrt, name)
   local into = options.into
@@ -118,7 +126,7 @@ local function read_options(options, name)
   elseif #wrt == 1 and (tree.is_leaf(into) or #into ~= 1) then
     into = {into}
   elseif type(into) ~= "table" then
-    raise("%s: into: expected one structure for each of wrt", name)
+    raise("%s: into: expected a list of structures, one for each of wrt, got %s", name, tree.describe(into))
   end
   if #wrt > 1 and options.into ~= nil then
     for k = 1, #wrt do
@@ -278,7 +286,8 @@ local function seed_partial(tape, result, cotangent, path)
 end
 
 --- One gradient for each argument, any number of times. Without a cotangent, ones.
-function Pullback:__call(cotangent)
+function Pullback:__call(cotangent, surplus)
+  if surplus ~= nil then raise("bp.vjp: a pullback takes one cotangent: a list of them for a list of results") end
   local tape, arguments, name = self.tape, self.arguments, "bp.vjp"
   tape:begin()
   if cotangent == nil then
@@ -295,7 +304,14 @@ function Pullback:__call(cotangent)
 end
 
 function Pullback:close()
+  if getmetatable(self) ~= Pullback then raise("bp.vjp: close a pullback with a colon: pullback:close()") end
   self.tape:close()
+  self.closed = true
+end
+
+function Pullback:__tostring()
+  local count = self.arguments.n
+  return ("%spullback to %d argument%s"):format(self.closed and "closed " or "", count, count == 1 and "" or "s")
 end
 
 Pullback.__close = Pullback.close
@@ -312,7 +328,7 @@ function grad.vjp(f, ...)
   local leaves = 0
   tree.visit(results[1], function(leaf)
     leaves = leaves + 1
-    tape:owns(leaf)
+    tape:owns(leaf, "bp.vjp")
   end, "bp.vjp")
   if leaves == 0 then
     raise("bp.vjp: the function's first result must hold a number or an array, got %s", tree.describe(results[1]))

@@ -21,12 +21,12 @@ local op = {}
 local function append_leaves(list, x, name)
   if kind(x) then
     list[#list + 1] = x
-    return tracked(x)
+    return tracked(x, name)
   end
   local any = false
   tree.visit(x, function(leaf)
     list[#list + 1] = leaf
-    any = any or tracked(leaf)
+    any = tracked(leaf, name) or any
   end, name)
   return any
 end
@@ -110,8 +110,21 @@ local function pullback(entry, cotangents)
   return gradients
 end
 
+-- What the core calls input leaf number k in an error: "argument 1.layer2.w".
+local function place(entry, k)
+  local count, found = 0, nil
+  for position = 1, entry.arguments.n do
+    tree.visit(entry.arguments[position], function(_, where)
+      count = count + 1
+      if count == k then found = tree.under("argument " .. position, where()) end
+    end)
+  end
+  return found
+end
+
 core.set_functions {
   pullback = pullback,
+  place = place,
   add_instances = function(x, y) return tree.class_of(x).add(x, y) end,
   element = core.element,
   row = core.row,
@@ -204,7 +217,7 @@ local function check_unchanged(before, after)
     for i = 1, #from do
       if not found and unused[i] ~= nil and same_leaf(leaf, unused[i]) then found = i end
     end
-    if not found then raise("bp.iso: leaf %s was changed, not moved", tree.paths(after)[k]) end
+    if not found then raise("bp.iso: the leaf at %s of the result was changed, not moved", tree.paths(after)[k]) end
     unused[found] = nil
   end
 end
@@ -217,7 +230,7 @@ function op.iso(to, from)
   end
   return function(...)
     local result = to(...)
-    check_unchanged({...}, {result})
+    check_unchanged({...}, result)
     return result
   end
 end

@@ -106,6 +106,11 @@ function tree.join(path, key)
   return path == "" and key or path .. "." .. key
 end
 
+--- A path below another: "layers" and "[2].w" give "layers[2].w".
+function tree.under(path, rest)
+  return path .. ((rest == "" or rest:find("^%[")) and "" or ".") .. rest
+end
+
 local function path_of(walk, depth)
   local path = ""
   for i = 1, depth do path = tree.join(path, walk[i]) end

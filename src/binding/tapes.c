@@ -93,7 +93,39 @@ static int collect_tape(lua_State *L) {
 
 /* ---- recording --------------------------------------------------------------------------------------------------- */
 
-/* tape:leaf(x [, into [, name]]): x tracked; errors bear the name. */
+/* Where a leaf of `into` is: the path that the function at an index tells, if there is one. */
+static const char *place(lua_State *L, int index) {
+  if (!lua_isfunction(L, index)) return "";
+  lua_pushvalue(L, index);
+  lua_call(L, 0, 1);
+  const char *path = lua_tostring(L, -1);
+  return path == NULL || *path == '\0' ? "" : lua_pushfstring(L, " at %s", path);
+}
+
+static const char *text_of(lua_State *L, const bp_array *x) {
+  return lua_pushfstring(L, "%s %s %s", x->rank == 1 ? "vector" : "matrix", bp_describe(x).text,
+                         bp_dtype_name(x->dtype));
+}
+
+/* The array at index 3, which is to receive the gradient of a leaf of this value. */
+static const bp_array *check_into(lua_State *L, bp_state *s, const bp_box *box, const bp_array *value,
+                                  const char *name) {
+  const bp_handle *target = bp_handle_at(L, s, 3);
+  if (target == NULL || target->array.rank == 0)
+    bp_raise(L, s, "%s: into%s: expected a vector or matrix, got %s", name, place(L, 5), bp_type_of(L, s, 3));
+  const bp_array *into = &target->array;
+  if (target->read_only) bp_raise(L, s, "%s: into%s: the array is read-only", name, place(L, 5));
+  if (!bp_same_shape(into, value) || into->dtype != value->dtype)
+    bp_raise(L, s, "%s: into%s: expected %s, got %s", name, place(L, 5), text_of(L, value), text_of(L, into));
+  if (!bp_is_contiguous(into)) bp_raise(L, s, "%s: into%s: a column cannot receive a gradient", name, place(L, 5));
+  for (size_t k = 0; k < box->tape.into_count; k++)
+    if (bp_overlap(into, &box->tape.into[k]))
+      bp_raise(L, s, "%s: into%s: two gradients would go to the same array", name, place(L, 5));
+  return into;
+}
+
+/* tape:leaf(x [, into [, name [, where]]]): x tracked; errors bear the name, and those of `into` the path that the
+ * function `where` tells. */
 static int leaf(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_box *box = open_box(L, s);
@@ -102,25 +134,16 @@ static int leaf(lua_State *L) {
   const char *name = luaL_optstring(L, 4, "bp.grad");
   bp_index index;
   bp_variable *tracked = bp_variable_at(L, s, 2);
-  if (tracked != NULL)
+  if (tracked != NULL) {
+    bp_check_variable(L, s, tracked, name);
     return bp_raise(L, s,
                     "%s: an argument is tracked by another call (a gradient inside a gradient is not "
                     "supported: pass plain values, with bp.value)",
                     name);
+  }
   if (!bp_read_operand(L, s, 2, name, &value, &other))
     return bp_raise(L, s, "%s: expected a number, vector or matrix, got %s", name, bp_type_of(L, s, 2));
-  const bp_array *into = NULL;
-  if (!lua_isnoneornil(L, 3)) {
-    bp_handle *target = bp_check_writable(L, s, 3, lua_pushfstring(L, "%s: into", name));
-    into = &target->array;
-    if (!bp_same_shape(into, &value.array) || into->dtype != value.array.dtype)
-      return bp_raise(L, s, "%s: into: expected %s %s, got %s %s", name, bp_describe(&value.array).text,
-                      bp_dtype_name(value.array.dtype), bp_describe(into).text, bp_dtype_name(into->dtype));
-    if (!bp_is_contiguous(into)) return bp_raise(L, s, "%s: into: a column cannot receive a gradient", name);
-    for (size_t k = 0; k < box->tape.into_count; k++)
-      if (bp_overlap(into, &box->tape.into[k]))
-        return bp_raise(L, s, "%s: into: two gradients would go to the same array", name);
-  }
+  const bp_array *into = lua_isnoneornil(L, 3) ? NULL : check_into(L, s, box, &value.array, name);
   BP_TRY(L, s, bp_tape_leaf(&box->tape, &value, into, &index));
   bp_push_variable(L, s, box, index);
   return 1;
@@ -151,17 +174,20 @@ static int object(lua_State *L) {
   return 1;
 }
 
-/* tape:owns(x): whether a variable is this tape's; raises if it is another's. */
+/* tape:owns(x [, name]): whether a variable in a result is this tape's; raises if it is another's. */
 static int owns(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_box *box = open_box(L, s);
   const bp_variable *variable = bp_variable_at(L, s, 2);
+  const char *name = luaL_optstring(L, 3, "bp.grad");
   if (variable == NULL) {
+    const bp_handle *handle = bp_handle_at(L, s, 2);
+    if (handle != NULL && handle->array.rank == 0) bp_raise(L, s, "%s: the result is a released array", name);
     lua_pushboolean(L, false);
     return 1;
   }
-  if (variable->box != box || variable->generation != box->tape.generation)
-    bp_raise(L, s, "bp.grad: the result is tracked by another call");
+  if (variable->generation != variable->box->tape.generation) bp_check_variable(L, s, variable, name);
+  if (variable->box != box) bp_raise(L, s, "%s: the result is tracked by another call", name);
   lua_pushboolean(L, true);
   return 1;
 }

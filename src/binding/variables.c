@@ -171,8 +171,11 @@ static int kind(lua_State *L) {
   return 1;
 }
 
+/* core.tracked(x [, name]): with a name, a variable whose call has ended is an error that bears it. */
 static int tracked(lua_State *L) {
-  lua_pushboolean(L, bp_variable_at(L, bp_state_of(L), 1) != NULL);
+  const bp_variable *variable = bp_variable_at(L, bp_state_of(L), 1);
+  if (variable != NULL && lua_type(L, 2) == LUA_TSTRING) look_at(L, bp_state_of(L), 1, lua_tostring(L, 2));
+  lua_pushboolean(L, variable != NULL);
   return 1;
 }
 
