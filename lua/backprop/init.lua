@@ -70,7 +70,8 @@ bp.data = require "backprop.data"
 bp.stats = core.stats
 
 --- Stops at the first operation that makes a NaN or inf, forward or backward, naming the line that called it.
-function bp.check_finite(on)
+function bp.check_finite(on, surplus)
+  if surplus ~= nil then raise("bp.check_finite: expected 1 argument: true or false, for every function") end
   if type(on) ~= "boolean" then raise("bp.check_finite: expected true or false, got %s", tree.describe(on)) end
   core.check_finite(on)
 end

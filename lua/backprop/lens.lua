@@ -151,8 +151,9 @@ local function view_steps(name, x, me, lenient)
 end
 
 --- The part of x. An error where it is missing, or where there are many.
-function lens.view(x, object)
+function lens.view(x, object, surplus)
   local me = inside[object] or insider("bp.view", object)
+  if surplus ~= nil then raise("bp.view: expected one lens: `..` composes two") end
   local flat = me.flat
   if not flat then return view_steps("bp.view", x, me) end
   for i = 1, #flat do
@@ -229,7 +230,8 @@ local function rebuild(name, x, me, i, f, blind)
 end
 
 --- A copy of x (of the path to the part only) with v for the part; x itself where the part is missing.
-function lens.set(x, object, v)
+function lens.set(x, object, v, surplus)
+  if surplus ~= nil then raise("bp.set: expected 3 arguments: a structure, a lens and the new part") end
   local me = insider("bp.set", object)
   return rebuild("bp.set", x, me, 1, function() return v end, true)
 end

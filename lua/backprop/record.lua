@@ -78,7 +78,7 @@ function record.list(Type)
   if element.static then raise("bp.list: the field as a whole is bp.static, not its elements") end
   local object = setmetatable({}, TYPE_OBJECT)
   described[object] = {
-    name = ("list(%s)"):format(element.name), element = element,
+    name = (kinds[Type] and "list(%q)" or "list(%s)"):format(element.name), element = element,
     misfit = function(value) return list_misfit(element, value) end,
   }
   return object
@@ -297,12 +297,12 @@ local function new_lenses(info)
   end
   local metatable = {
     __name = "lenses",
-    __index = function(_, key) raise_unknown(info, "field", key) end,
+    __index = setmetatable(lenses, {__index = function(_, key) raise_unknown(info, "field", key) end}),
     __newindex = function() raise("%s.lens: the lenses of a record type cannot be changed", info.name) end,
     __tostring = function() return info.name .. ".lens" end,
   }
   tree.opaque(metatable, "table of lenses")
-  return setmetatable(lenses, metatable)
+  return setmetatable({}, metatable)
 end
 
 local function declare(info)
@@ -331,7 +331,9 @@ end
 
 --- A record type with these fields, each "name" or {"name", Type}.
 function record.record(name, ...)
-  if type(name) ~= "string" or name == "" then raise("bp.record: expected a name first, got %s", describe(name)) end
+  if type(name) ~= "string" or name == "" then
+    raise("bp.record: expected a name first, got %s", name == "" and "an empty string" or describe(name))
+  end
   local info = {name = name, methods = {}}
   info.fields, info.declared = parse_fields(name, ...)
   info.misfit = function(value) return record_misfit(info, value) end

@@ -386,7 +386,10 @@ local function add_leaves(where, x, y)
   return core.add(x, y)
 end
 
-function tree.add(x, y) return tree.map_at("bp.add", add_leaves, x, y) end
+function tree.add(x, y, surplus)
+  if surplus ~= nil then raise("bp.add: expected 2 arguments") end
+  return tree.map_at("bp.add", add_leaves, x, y)
+end
 
 -- Declaring -------------------------------------------------------------------------------------------------------
 

@@ -70,13 +70,25 @@ static int linspace(lua_State *L) {
   return 1;
 }
 
-/* Reads a list of numbers at the top of the stack into row i; false when it meets something tracked. */
+static bool is_tracked_number(lua_State *L, bp_state *s, int index, const char *name) {
+  const bp_variable *variable = bp_variable_at(L, s, index);
+  if (variable == NULL) return false;
+  const bp_node *node = &bp_check_variable(L, s, variable, name)->tape.nodes[variable->node];
+  return node->value.rank == 0 && !node->object;
+}
+
+/* Reads a list of numbers at the top of the stack into row i; false when some of them are tracked. */
 static bool read_row(lua_State *L, bp_state *s, const bp_array *array, size_t i, const char *name) {
   size_t n = array->rank == 1 ? array->rows : array->cols;
+  bool plain = true;
   for (size_t k = 0; k < n; k++) {
     lua_Integer position = (lua_Integer)k + 1;
     if (lua_rawgeti(L, -1, position) != LUA_TNUMBER) {
-      if (bp_variable_at(L, s, -1) != NULL) return false;
+      if (is_tracked_number(L, s, -1, name)) {
+        plain = false;
+        lua_pop(L, 1);
+        continue;
+      }
       if (array->rank == 1)
         bp_raise(L, s, "%s: element %I: expected a number, got %s", name, position, bp_type_of(L, s, -1));
       bp_raise(L, s, "%s: element %I, %I: expected a number, got %s", name, (lua_Integer)i + 1, position,
@@ -85,7 +97,7 @@ static bool read_row(lua_State *L, bp_state *s, const bp_array *array, size_t i,
     bp_store(array, array->rank == 1 ? k : i, array->rank == 1 ? 0 : k, lua_tonumber(L, -1));
     lua_pop(L, 1);
   }
-  return true;
+  return plain;
 }
 
 static void check_list(lua_State *L, bp_state *s, const char *name) {
