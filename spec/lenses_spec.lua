@@ -171,10 +171,12 @@ describe("view, set and over", function()
   end)
 
   it("hold fields to their declared types", function()
-    assert.are.equal("Layer.w: expected a matrix, got a number", message(bp.set, net(), Net.lens.hidden.w, 3))
-    assert.are.equal("Net.layers[1]: expected a Layer, got a number",
+    assert.are.equal("bp.set: Net.hidden.w: expected a matrix, got a number",
+      message(bp.set, net(), Net.lens.hidden.w, 3))
+    assert.are.equal("bp.set: Net.layers[1]: expected a Layer, got a number",
       message(bp.set, net(), Net.lens.layers .. bp.at(1), 3))
-    assert.are.equal("Layer.b: expected a vector, got a number", message(bp.over, net(), Net.lens.hidden.b, bp.sum))
+    assert.are.equal("bp.over: Net.hidden.b: expected a vector, got a number",
+      message(bp.over, net(), Net.lens.hidden.b, bp.sum))
   end)
 
   it("say where a path ends", function()

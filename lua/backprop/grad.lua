@@ -89,6 +89,15 @@ local function check_function(f, name)
   if not tree.callable(f) then raise("%s: expected a function, got %s", name, tree.describe(f)) end
 end
 
+-- Lua's own functions know nothing of tracked values, and would complain at our line.
+local plain_only = {}
+for name, f in pairs(math) do plain_only[f] = "math." .. name end
+
+local function check_differentiable(f, name)
+  check_function(f, name)
+  if plain_only[f] then raise("%s: %s takes plain numbers only: use the functions of bp", name, plain_only[f]) end
+end
+
 local option_names = {wrt = true, into = true, check_finite = true}
 
 local function check_wrt(wrt, name)
@@ -189,7 +198,7 @@ end
 
 --- A function with f's arguments that returns the gradient of its first result.
 function grad.grad(f, options)
-  check_function(f, "bp.grad")
+  check_differentiable(f, "bp.grad")
   options = read_options(options, "bp.grad")
   return function(...)
     local arguments = table.pack(...)
@@ -213,7 +222,7 @@ end
 --- The same, returning the value, the gradients, then f's further results as plain values. Errors bear `name`.
 function grad.value_and_grad(f, options, name)
   name = name or "bp.value_and_grad"
-  check_function(f, name)
+  check_differentiable(f, name)
   options = read_options(options, name)
   local single = #options.wrt == 1
   return function(...)
@@ -318,7 +327,7 @@ Pullback.__close = Pullback.close
 
 --- Value, pullback, further results. All arguments are tracked; the tape lives until the pullback is closed.
 function grad.vjp(f, ...)
-  check_function(f, "bp.vjp")
+  check_differentiable(f, "bp.vjp")
   local arguments = table.pack(...)
   local tape = core.tape(true)
   local _ <close> = setmetatable({}, {__close = function(_, err) if err ~= nil then tape:close() end end})

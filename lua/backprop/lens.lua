@@ -201,8 +201,11 @@ end
 
 -- What the user put in place must be what the field was declared to hold. A part that a further field step built was
 -- verified by that step, and is not gone over again on the way up.
-local function check_part(step, following, part)
-  if step.check and not (following and following.metatable) then step.check(part) end
+local function check_part(name, me, i, part)
+  local step, following = me.steps[i], me.steps[i + 1]
+  if not step.misfit or following and following.metatable then return end
+  local path, expected, got = step.misfit(part)
+  if path then raise("%s: %s: expected %s, got %s", name, tree.under(place(me, i + 1), path), expected, sized(got)) end
 end
 
 -- A copy of x with every part replaced by f(part). With `blind`, f does not look at the part, which is then not read
@@ -225,7 +228,7 @@ local function rebuild(name, x, me, i, f, blind)
     if part == nil then return x end
   end
   part = rebuild(name, part, me, i + 1, f, blind)
-  check_part(step, following, part)
+  check_part(name, me, i, part)
   return step:put(x, part, name)
 end
 
@@ -268,7 +271,7 @@ local function field_accepts(step, x) return getmetatable(x) == step.metatable e
 local function field_get(step, x) return x[step.key] end -- a field set to nil is an error
 
 --- The lens of a record's field, for record.lua. field: owner (name of the record type), metatable (of its records),
--- key, focus (declared type of the field or nil: {lenses, metatable, element}), check(value) (raises).
+-- key, focus (declared type of the field or nil: {lenses, metatable, element}), misfit(value) (see record.lua).
 function lens.field(field)
   field.crumb = crumb(field.key)
   field.text = field.owner .. ".lens" .. field.crumb

@@ -258,7 +258,9 @@ local function check_unchanged(before, after)
     for i = 1, #from do
       if not found and unused[i] ~= nil and same_leaf(leaf, unused[i]) then found = i end
     end
-    if not found then raise("bp.iso: the leaf at %s of the result was changed, not moved", tree.paths(after)[k]) end
+    if not found then
+      raise("bp.iso: %s was changed, not moved", tree.under("the result", tree.paths(after)[k]))
+    end
     unused[found] = nil
   end
 end

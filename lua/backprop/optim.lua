@@ -68,7 +68,7 @@ local function parameters_of(params, grads)
   each_leaf({params}, 1, grads, "", function(holder, key, parameter, gradient, path)
     check_leaf(parameter, gradient, path)
     local array = kind(parameter) == "vector" or kind(parameter) == "matrix"
-    local id = array and core.storage_key(parameter) or nil
+    local id = array and core.storage_key(parameter, true) or nil
     if not array then
       seen[holder] = seen[holder] or {}
       if seen[holder][key] then return end -- a table at two paths

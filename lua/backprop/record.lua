@@ -206,9 +206,7 @@ end
 
 local function check_field(info, field, value)
   local path, expected, got = field.type.misfit(value)
-  if path then
-    raise("%s.%s: expected %s, got %s", info.name, under(field.name, path), expected, describe(got))
-  end
+  if path then raise("%s.%s: expected %s, got %s", info.name, under(field.name, path), expected, describe(got)) end
 end
 
 local function construct(info, contents)
@@ -292,7 +290,7 @@ local function new_lenses(info)
   for _, field in ipairs(info.fields) do
     lenses[field.name] = lens.field {
       owner = info.name, metatable = info.metatable, key = field.name, focus = field.type,
-      check = function(value) check_field(info, field, value) end,
+      misfit = field.type.misfit,
     }
   end
   local metatable = {

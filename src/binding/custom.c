@@ -220,6 +220,12 @@ static int record(lua_State *L) {
   read_leaves(L, s, 3, row->name, operands, objects, inputs, &box);
   read_leaves(L, s, 4, row->name, operands + inputs, objects + inputs, results, &none);
   if (box == NULL || none != NULL) return bp_raise(L, s, "%s: a forward must return plain values", row->name);
+  for (size_t k = inputs; k < inputs + results && s->cx.check_finite; k++) {
+    bp_array value = operands[k].array;
+    if (value.rank == 0) value.data = &operands[k].number;
+    if (!objects[k] && !bp_all_finite(&s->cx, &value))
+      return bp_raise(L, s, "%s: the result has a NaN or inf", row->name);
+  }
   bp_tape *tape = &box->tape;
   for (size_t k = 0; k < inputs; k++)
     if (operands[k].node != BP_NONE) BP_TRY(L, s, bp_node_check(tape, operands[k].node, &row->op));

@@ -27,7 +27,9 @@ bp_handle *bp_check_array(lua_State *L, bp_state *s, int index, const char *name
   bp_handle *handle = bp_handle_at(L, s, index);
   if (handle == NULL) {
     int number = bp_argument_number(name, index);
-    const char *hint = bp_variable_at(L, s, index) != NULL ? "; bp.value gives a tracked array's values" : "";
+    const bp_variable *variable = bp_variable_at(L, s, index);
+    if (variable != NULL) bp_check_variable(L, s, variable, name);
+    const char *hint = variable != NULL ? "; bp.value gives a tracked array's values" : "";
     const char *got = bp_type_of(L, s, index);
     if (number == 0) bp_raise(L, s, "%s: expected a vector or matrix before the colon, got %s%s", name, got, hint);
     bp_raise(L, s, "%s: argument %d: expected a vector or matrix, got %s%s", name, number, got, hint);

@@ -104,9 +104,11 @@ static int adam(lua_State *L) {
   return 0;
 }
 
-/* core.storage_key(x): a key that two handles share when they are windows of the same elements. */
+/* core.storage_key(x [, to_write]): a key that two handles share when they are windows of the same elements. */
 static int storage_key(lua_State *L) {
-  const bp_handle *x = bp_check_array(L, bp_state_of(L), 1, "bp.optim");
+  bp_state *s = bp_state_of(L);
+  const bp_handle *x = lua_toboolean(L, 2) ? bp_check_writable(L, s, 1, "bp.optim")
+                                           : bp_check_array(L, s, 1, "bp.optim");
   lua_pushfstring(L, "%p:%d:%d:%d", x->array.data, (int)x->array.rows, (int)x->array.cols, (int)x->array.stride);
   return 1;
 }

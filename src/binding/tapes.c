@@ -288,6 +288,8 @@ static int seed(lua_State *L) {
               (node->value.rank == 0 || cotangent.array.dtype == node->value.dtype);
   if (!fits) return bp_raise(L, s, "bp.vjp: the cotangent does not fit the result");
   if (cotangent.array.rank == 0) cotangent.array.data = &cotangent.number;
+  if (s->cx.check_finite && !bp_all_finite(&s->cx, &cotangent.array))
+    return bp_raise(L, s, "bp.vjp: the cotangent has a NaN or inf");
   BP_TRY(L, s, bp_sweep_seed(&box->tape, variable->node, &cotangent.array));
   return 0;
 }

@@ -389,7 +389,8 @@ static bp_status check_slots(bp_tape *tape, bp_call *call, const bp_index *input
     if (slot->state == BP_SLOT_PARTIAL) gradient = written_part(slot);
     if (slot->state == BP_SLOT_EMPTY || tape->nodes[index].object) continue;
     if (!bp_all_finite(tape->cx, number ? &one : &gradient))
-      return bp_call_fail(call, "the gradient of argument %zu has a NaN or inf", k + 1);
+      return bp_call_fail(call, "the gradient of %s %zu has a NaN or inf",
+                          (call->op->flags & BP_OP_GIVES) != 0 ? "leaf" : "argument", k + 1);
   }
   return BP_OK;
 }

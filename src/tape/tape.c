@@ -208,10 +208,15 @@ static bp_status provide(bp_context *cx, bp_array *result, double *number, bool 
   return BP_OK;
 }
 
+/* Says whether the operation made what is not finite, or was given it. */
 static bp_status check_results(bp_call *call) {
-  for (size_t k = 0; k < call->result_count; k++)
-    if (!bp_all_finite(call->cx, &call->result[k])) return bp_call_fail(call, "the result has a NaN or inf");
-  return BP_OK;
+  bool finite = true;
+  for (size_t k = 0; k < call->result_count; k++) finite = finite && bp_all_finite(call->cx, &call->result[k]);
+  if (finite) return BP_OK;
+  for (size_t k = 0; k < call->input_count; k++)
+    if (!bp_all_finite(call->cx, &call->input[k]))
+      return bp_call_fail(call, "argument %zu has a NaN or inf, and so has the result", k + 1);
+  return bp_call_fail(call, "the result has a NaN or inf");
 }
 
 /* Shape rule, storage, forward rule. The results and what is saved come with references; on failure nothing does. */
