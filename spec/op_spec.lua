@@ -39,8 +39,8 @@ describe("bp.op", function()
     local shared = { w = x12 }
     local function gradients(pullback)
       local f = bp.op(function(p, q) return p.a.w * 2 + p.deep.b.w * 3 + q * 5, pullback end)
-      local gp, gq = bp.grad(function(p, q) return f(p, q) end, { wrt = { 1, 2 } })({ a = shared, deep = { b = shared } },
-        bp.zeros(2))
+      local twice = { a = shared, deep = { b = shared } }
+      local gp, gq = bp.grad(function(p, q) return f(p, q) end, { wrt = { 1, 2 } })(twice, bp.zeros(2))
       assert(rawequal(gp.a, gp.deep.b))
       return { gp.a.w, gq }
     end

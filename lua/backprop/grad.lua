@@ -250,7 +250,7 @@ end
 
 --- x untracked: no gradient flows.
 function grad.constant(x)
-  return grad.value(x)
+  return tree.map("bp.constant", function(leaf) return core.value(leaf, "bp.constant") end, x)
 end
 
 -- vjp -------------------------------------------------------------------------------------------------------------

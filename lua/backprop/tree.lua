@@ -393,7 +393,7 @@ end
 
 -- Declaring -------------------------------------------------------------------------------------------------------
 
-local class_methods = {zero = "needed", add = "needed", one = "needed", scale = "optional", dot = "optional"}
+local class_methods = {zero = true, add = true, one = true, scale = true, dot = true}
 
 --- Objects with this metatable become leaves, whose gradients are made with the functions of class. Returns it.
 function tree.instance(metatable, class)
@@ -411,8 +411,8 @@ function tree.instance(metatable, class)
       raise("bp.instance: expected a function for '%s', got %s", name, tree.describe(method))
     end
   end
-  for name, need in next, class_methods do
-    if need == "needed" and not class[name] then raise("bp.instance: the function '%s' is missing", name) end
+  for _, name in ipairs {"zero", "add", "one"} do
+    if not class[name] then raise("bp.instance: the function '%s' is missing", name) end
   end
   known[metatable] = {sort = "leaf", class = class}
   return metatable

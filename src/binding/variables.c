@@ -55,8 +55,9 @@ static int variable_index(lua_State *L) {
 
 static int variable_newindex(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  return bp_raise(L, s,
-                  "a tracked value cannot be changed in place: bp.set(x, bp.element_at(i), s) gives a changed copy");
+  return bp_raise(
+      L, s,
+      "x[i] = s: a tracked value cannot be changed in place: bp.set(x, bp.element_at(i), s) gives a changed copy");
 }
 
 static int variable_length(lua_State *L) {
@@ -179,7 +180,7 @@ static int tracked(lua_State *L) {
   return 1;
 }
 
-/* core.value(x): the plain value of a leaf. An array shares storage and is read-only. */
+/* core.value(x [, name]): the plain value of a leaf. An array shares storage and is read-only. Errors bear the name. */
 static int value(lua_State *L) {
   bp_state *s = bp_state_of(L);
   const bp_variable *variable = bp_variable_at(L, s, 1);
@@ -187,7 +188,7 @@ static int value(lua_State *L) {
     lua_settop(L, 1);
     return 1;
   }
-  const bp_node *node = look_at(L, s, 1, "bp.value");
+  const bp_node *node = look_at(L, s, 1, luaL_optstring(L, 2, "bp.value"));
   if (node->object) {
     bp_push_box_table(L, variable->box);
     lua_getfield(L, -1, "objects");
