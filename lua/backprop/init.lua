@@ -46,7 +46,8 @@ for name, f in pairs(arrays.methods) do core.methods[name] = f end
 bp.kind = tree.kind
 bp.record, bp.list, bp.static = record.record, record.list, record.static
 bp.zero, bp.one, bp.add, bp.instance = tree.zero, tree.one, tree.add, tree.instance
-bp.leaves, bp.paths = tree.leaves, tree.paths
+function bp.leaves(x) return tree.leaves(x) end
+function bp.paths(x) return tree.paths(x) end
 for _, name in ipairs {"lens", "view", "set", "over", "preview", "collect", "fields", "at", "each", "filtered",
   "element_at", "row_at", "column_at", "range"} do
   bp[name] = lens[name]

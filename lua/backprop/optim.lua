@@ -144,6 +144,8 @@ local function has_instances(params)
   return found
 end
 
+local descend
+
 --- Gradient and update as one; returns the loss.
 function Optimiser:minimize(f, params, ...)
   check_self(self)
@@ -153,7 +155,7 @@ function Optimiser:minimize(f, params, ...)
   if kind(params) == "number" then
     raise("bp.optim: a bare number cannot be changed in place: put it in a table")
   end
-  if self.descends and not has_instances(params) then return self:descend(f, params, ...) end
+  if self.descends and not has_instances(params) then return descend(self, f, params, ...) end
   local loss, gradients = grad.value_and_grad(f, nil, "bp.optim")(params, ...)
   self:step(params, gradients)
   tree.visit(gradients, function(leaf) if kind(leaf) ~= "number" and kind(leaf) then core.release(leaf) end end)
@@ -161,16 +163,16 @@ function Optimiser:minimize(f, params, ...)
 end
 
 -- Plain gradient descent needs no gradient: the sweep ends in the parameters.
-function Optimiser:descend(f, params, ...)
+function descend(self, f, params, ...)
   local decay, rate = 1 - self.lr * self.weight_decay, self.lr
   return grad.descend("bp.optim", f, params, function(tape)
-    local count, descend, done = 0, tape.descend, {}
+    local count, descend_leaf, done = 0, tape.descend, {}
     self.steps = self.steps + 1
     local function visit(holder, key)
       local parameter = holder[key]
       if kind(parameter) then
         count = count + 1
-        local number = descend(tape, count, decay, rate)
+        local number = descend_leaf(tape, count, decay, rate)
         if number then holder[key] = number end
       elseif tree.is_branch(parameter) and not done[parameter] then
         done[parameter] = true
