@@ -204,6 +204,18 @@ describe("bp.check_finite", function()
     end
   end)
 
+  it("does not outlive a coroutine that yielded, or that an error ended", function()
+    local checked = bp.grad(function(x)
+      coroutine.yield()
+      return bp.sum(bp.log(x))
+    end, { check_finite = true })
+    local co = coroutine.create(checked)
+    coroutine.resume(co, bp.vector{ 0, 2 })
+    same({ 2 / 0, 1 }, bp.grad(f)(bp.vector{ 0, 2 })) -- while it waits
+    assert(not coroutine.resume(co))
+    same({ 2 / 0, 1 }, bp.grad(f)(bp.vector{ 0, 2 })) -- and when it has died, without coroutine.close
+  end)
+
   it("changes no result", function()
     local function g(x) return bp.logsumexp(bp.tanh(x * x) + bp.softmax(x)) end
     local x = bp.rng(1):normal(0, 1, 50)

@@ -182,16 +182,9 @@ local function gradients_of(tape, name, options, arguments)
   return table.unpack(results, 1, #options.wrt)
 end
 
--- Checks results for NaN and inf (or does not) until it is closed.
-local function finite_check(on)
-  local before = core.check_finite(on)
-  return setmetatable({}, {__close = function() core.check_finite(before) end})
-end
-
 -- What `finish(tape, value, ...)` makes of a recorded call of f; the tape ends with it.
 local function record(name, f, options, arguments, finish)
-  local _ <close> = options.check_finite ~= nil and finite_check(options.check_finite) or nil
-  local tape <close> = core.tape()
+  local tape <close> = core.tape(false, options.check_finite)
   local copies = track_arguments(tape, name, options, table.move(arguments, 1, arguments.n, 1, {n = arguments.n}))
   return finish(tape, f(table.unpack(copies, 1, copies.n)))
 end

@@ -21,7 +21,6 @@ typedef struct bp_state {
   int tapes;               /* the table that keeps the tapes' memory */
   struct bp_box *free_box; /* tapes in no use */
   ptrdiff_t unreported;    /* bytes in handles that the collector has not been told about */
-  bool tracing;            /* remember the user's line for every node */
   char source_prefix[256]; /* of our own Lua files, to find the user's line */
 } bp_state;
 
@@ -126,7 +125,7 @@ void bp_set_functions(lua_State *L, bp_state *s, const luaL_Reg *functions);
 
 /* Pushes the Lua function of a row. Raises on a malformed row. */
 void bp_push_op(lua_State *L, bp_state *s, const bp_op *op, const char *source);
-/* Notes the line of the user's script that recorded a node, while the state is tracing. */
+/* Notes the line of the user's script that recorded a node, where its tape keeps lines. */
 void bp_trace(lua_State *L, bp_state *s, const bp_box *box, bp_index node);
 
 /* Whether a dtype name stands at an index (absent: f64); raises on another string. */

@@ -220,7 +220,7 @@ static int record(lua_State *L) {
   read_leaves(L, s, 3, row->name, operands, objects, inputs, &box);
   read_leaves(L, s, 4, row->name, operands + inputs, objects + inputs, results, &none);
   if (box == NULL || none != NULL) return bp_raise(L, s, "%s: a forward must return plain values", row->name);
-  for (size_t k = inputs; k < inputs + results && s->cx.check_finite; k++) {
+  for (size_t k = inputs; k < inputs + results && box->tape.check_finite; k++) {
     bp_array value = operands[k].array;
     if (value.rank == 0) value.data = &operands[k].number;
     if (!objects[k] && !bp_all_finite(&s->cx, &value))
@@ -239,7 +239,7 @@ static int record(lua_State *L) {
   BP_TRY(L, s,
          bp_tape_record(tape, &row->op, operands, inputs, &attributes, operands + inputs, objects + inputs, results,
                         &first));
-  if (s->tracing) bp_trace(L, s, box, first);
+  if (s->cx.timing || tape->check_finite) bp_trace(L, s, box, first);
   tape->nodes[first].forward = (float)(luaL_optnumber(L, 5, 0) * 1e9);
   lua_createtable(L, (int)results, 0);
   for (size_t k = 0; k < results; k++) {

@@ -120,21 +120,18 @@ static int set_threads(lua_State *L) {
   return 0;
 }
 
-/* core.check_finite(on): whether an operation that makes a NaN or inf is an error; returns what was set before. */
+/* core.check_finite(on): whether an operation that makes a NaN or inf is an error, on plain values and on tapes opened
+ * from now on. */
 static int check_finite(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  bool before = s->cx.check_finite;
   s->cx.check_finite = lua_toboolean(L, 1);
-  s->tracing = s->cx.check_finite || s->cx.timing;
-  lua_pushboolean(L, before);
-  return 1;
+  return 0;
 }
 
 /* core.timing(on): whether tapes note times and lines. */
 static int timing(lua_State *L) {
   bp_state *s = bp_state_of(L);
   s->cx.timing = lua_toboolean(L, 1);
-  s->tracing = s->cx.check_finite || s->cx.timing;
   return 0;
 }
 

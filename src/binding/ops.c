@@ -337,7 +337,7 @@ static int call(lua_State *L, bp_state *s, const entry *e, int given) {
       lua_pushnumber(L, outcome->number);
     if (handles) lua_replace(L, first + k);
   }
-  if (s->tracing && outcomes[0].node != BP_NONE) bp_trace(L, s, a.box, outcomes[0].node);
+  if (outcomes[0].node != BP_NONE && (s->cx.timing || tape->check_finite)) bp_trace(L, s, a.box, outcomes[0].node);
   return results;
 }
 

@@ -52,7 +52,7 @@ static bp_box *open_box(lua_State *L, bp_state *s) {
   return handle->box;
 }
 
-/* core.tape(kept): an open tape. */
+/* core.tape(kept [, check_finite]): an open tape. */
 static int new_tape(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bool kept = lua_toboolean(L, 1);
@@ -63,10 +63,11 @@ static int new_tape(lua_State *L) {
   bp_box *box = take_box(L, s);
   bp_tape_open(&box->tape, &s->cx, ++box->last_generation);
   box->tape.kept = kept;
+  if (lua_isboolean(L, 2)) box->tape.check_finite = lua_toboolean(L, 2);
   handle->box = box;
   handle->generation = box->tape.generation;
   lua_newtable(L);
-  if (s->tracing) {
+  if (s->cx.timing || box->tape.check_finite) {
     lua_newtable(L);
     lua_setfield(L, -2, "lines");
   }
@@ -288,7 +289,7 @@ static int seed(lua_State *L) {
               (node->value.rank == 0 || cotangent.array.dtype == node->value.dtype);
   if (!fits) return bp_raise(L, s, "bp.vjp: the cotangent does not fit the result");
   if (cotangent.array.rank == 0) cotangent.array.data = &cotangent.number;
-  if (s->cx.check_finite && !bp_all_finite(&s->cx, &cotangent.array))
+  if (box->tape.check_finite && !bp_all_finite(&s->cx, &cotangent.array))
     return bp_raise(L, s, "bp.vjp: the cotangent has a NaN or inf");
   BP_TRY(L, s, bp_sweep_seed(&box->tape, variable->node, &cotangent.array));
   return 0;

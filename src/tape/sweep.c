@@ -412,7 +412,7 @@ static bp_status visit(bp_tape *tape, bp_index first, size_t result_count, void 
   bool gives = (node->op->flags & BP_OP_GIVES) != 0;
   status = gives ? node->op->backward(call) : run_row(tape, call, sweep.inputs, first);
   if (tape->cx->timing) tape->nodes[first].backward = (float)(bp_clock() - start);
-  if (status == BP_OK && tape->cx->check_finite) status = check_slots(tape, call, sweep.inputs);
+  if (status == BP_OK && tape->check_finite) status = check_slots(tape, call, sweep.inputs);
   return status;
 }
 

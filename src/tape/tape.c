@@ -9,6 +9,7 @@ void bp_tape_open(bp_tape *tape, bp_context *cx, uint32_t generation) {
   tape->cx = cx;
   tape->generation = generation;
   tape->sealed = tape->kept = tape->deferring = tape->sweeping = false;
+  tape->check_finite = cx->check_finite;
   tape->leaf_count = 0;
   tape->culprit = BP_NONE;
 }
@@ -220,7 +221,7 @@ static bp_status check_results(bp_call *call) {
 }
 
 /* Shape rule, storage, forward rule. The results and what is saved come with references; on failure nothing does. */
-static bp_status compute(bp_call *call, double *numbers) {
+static bp_status compute(bp_call *call, double *numbers, bool check_finite) {
   bp_array *saved = &call->attributes->saved;
   bool views = true;
   size_t provided = 0;
@@ -232,7 +233,7 @@ static bp_status compute(bp_call *call, double *numbers) {
   bool saves = status == BP_OK && saved->rank != 0;
   if (saves) status = bp_array_allocate(call->cx, saved);
   if (status == BP_OK && !views) status = call->op->forward(call);
-  if (status == BP_OK && call->cx->check_finite) status = check_results(call);
+  if (status == BP_OK && check_finite) status = check_results(call);
   if (status != BP_OK) {
     while (provided > 0) bp_buffer_release(call->cx, call->result[--provided].buffer);
     if (saves) bp_buffer_release(call->cx, saved->buffer);
@@ -289,7 +290,7 @@ static bp_status apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operan
     if (inputs[k].rank == 0) inputs[k].data = &operands[k].number;
   }
   int64_t start = cx->timing ? bp_clock() : 0;
-  bp_status status = compute(&call, numbers);
+  bp_status status = compute(&call, numbers, tape == NULL ? cx->check_finite : tape->check_finite);
   if (status != BP_OK) return status;
   bool record = tape != NULL && op->backward != NULL && needs_gradient(tape, operands, count);
   status = conclude(tape, &call, operands, record, attributes != NULL, outcomes);
