@@ -1,8 +1,8 @@
 -- Errors worth reading: the lists in spec/errors/ have, for the public functions and methods, wrong calls of each class
 -- (count, type, shape, dtype, index, stale, closed, structure) and the whole message that a user sees.
--- Held here: each message is exactly the one listed, at the line of the call, also through pcall, in a coroutine, inside
--- the forward and the pullback of a bp.op and in a function that is differentiated; the state stays usable and no
--- array is leaked. spec/gate_spec.lua sees to it that no public function is left out.
+-- Held here: each message is exactly the one listed, at the line of the call, also through pcall, in a coroutine,
+-- inside the forward and the pullback of a bp.op and in a function that is differentiated; the state stays usable and
+-- no array is leaked. spec/gate_spec.lua sees to it that no public function is left out.
 
 package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"

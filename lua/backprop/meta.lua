@@ -19,15 +19,13 @@
 ---@field _VERSION string The version of the library.
 local bp = {}
 
----What the optimisers' constructors stand in.
 ---@class backprop.optim
 bp.optim = {}
 
----What the readers of data files stand in.
 ---@class backprop.data
 bp.data = {}
 
--- Arrays ---------------------------------------------------------------------------------------------------------------
+-- Arrays --------------------------------------------------------------------------------------------------------------
 
 ---A vector from a list of numbers. Of tracked numbers it is tracked.
 ---Raises for an element that is no number.
@@ -198,7 +196,12 @@ function generator:bernoulli(p, n, m, dtype) end
 ---@return backprop.vector # of n elements
 function generator:permutation(n) end
 
--- Differentiation ------------------------------------------------------------------------------------------------------
+---The rows of a matrix as a list of vectors that share its memory.
+---@param m backprop.matrix r x c
+---@return backprop.vector[] # r vectors of c elements
+function bp.rows(m) end
+
+-- Differentiation -----------------------------------------------------------------------------------------------------
 
 ---`f(...)` on plain values: nothing is recorded.
 ---@param f function
@@ -237,8 +240,8 @@ function bp.value_and_grad(f, options) end
 ---@return any ... # f's further results, plain
 function bp.vjp(f, ...) end
 
----The pullback of `bp.vjp`: `pullback(cotangent)` returns one gradient for each argument, any number of times. Without a
----cotangent it takes ones; what a cotangent's tables leave out is zero. It can be a to-be-closed variable.
+---The pullback of `bp.vjp`: `pullback(cotangent)` returns one gradient for each argument, any number of times. Without
+---a cotangent it takes ones; what a cotangent's tables leave out is zero. It can be a to-be-closed variable.
 ---@class backprop.pullback
 ---@overload fun(cotangent?: any): any
 local pullback = {}
@@ -259,10 +262,10 @@ function bp.value(x) end
 ---Counters since the last reset: `nodes` (operations recorded), `additions` (of gradients), `zero_fills`,
 ---`allocations` (of buffers); and now: `bytes_live` (in arrays), `bytes_pooled` (kept for reuse).
 ---@param reset? boolean true sets the counters to 0 after reading them
----@return {nodes: integer, additions: integer, zero_fills: integer, allocations: integer, bytes_live: integer, bytes_pooled: integer}
+---@return table<string, integer>
 function bp.stats(reset) end
 
--- Structures -----------------------------------------------------------------------------------------------------------
+-- Structures ----------------------------------------------------------------------------------------------------------
 
 ---A record type: `bp.record("Layer", {"w", "matrix"}, {"b", "vector"})`. A field is a name or {name, Type}, where Type
 ---is a record type, "number", "vector", "matrix", `bp.list(Type)` or `bp.static`; a tracked value of that kind
@@ -279,7 +282,7 @@ function bp.record(name, ...) end
 function bp.list(Type) end
 
 ---A type of a field: a record type, `bp.list(Type)`, `bp.static`, or one of the words.
----@alias backprop.type backprop.record_type|"number"|"vector"|"matrix"|userdata
+---@alias backprop.type backprop.record_type|"number"|"vector"|"matrix"|table
 
 ---A record type: `T{ w = ..., b = ... }` makes a record. Records have `+ - * /` and unary minus, leaf by leaf, with a
 ---record of the same type or a number.
@@ -288,6 +291,7 @@ function bp.list(Type) end
 ---@field lens table<string, backprop.lens> The lens of each field.
 ---@field is fun(x: any): boolean Whether x is a record of this type.
 ---@overload fun(fields: table): table
+local record_type = {}
 
 ---A structure like x with f(leaf, leaf of the 2nd structure, ...) for every leaf.
 ---Raises for structures that differ, naming the path.
@@ -332,7 +336,7 @@ function bp.add(x, y) end
 ---@return table # the metatable
 function bp.instance(metatable, class) end
 
--- Lenses ---------------------------------------------------------------------------------------------------------------
+-- Lenses --------------------------------------------------------------------------------------------------------------
 
 ---A lens is a part of a structure as a value: `T.lens.field`, or made by the functions below. `a .. b` composes; with
 ---typed fields `Net.lens.hidden.w` is short for `Net.lens.hidden .. Layer.lens.w`.
@@ -417,7 +421,7 @@ function bp.column_at(j) end
 ---@return backprop.lens
 function bp.range(from, to) end
 
--- Operations of your own -----------------------------------------------------------------------------------------------
+-- Operations of your own ----------------------------------------------------------------------------------------------
 
 ---An operation with a hand-written gradient. forward(...) gets plain values and returns its result, a number, an array
 ---or a structure of them, and its pullback. pullback(cotangent, needs) returns one gradient for each argument, nil for
@@ -455,7 +459,7 @@ function bp.ops() end
 ---@return {checked: integer, skipped: integer} # how many directions agree, and how many a kink forbids to compare
 function bp.check(f, ...) end
 
--- Training -------------------------------------------------------------------------------------------------------------
+-- Training ------------------------------------------------------------------------------------------------------------
 
 ---An optimiser. `opt.lr` and its other settings may be assigned; `opt.steps` counts.
 ---@class backprop.optimiser
@@ -492,7 +496,8 @@ function bp.optim.sgd(options) end
 ---@return backprop.optimiser
 function bp.optim.adam(options) end
 
----AdamW (I. Loshchilov, F. Hutter, 2019): as `bp.optim.adam`, with `weight_decay` 0.01 taken from the parameter directly.
+---AdamW (I. Loshchilov, F. Hutter, 2019): as `bp.optim.adam`, with `weight_decay` 0.01 taken from the parameter
+---directly.
 ---@param options? {lr?: number, beta1?: number, beta2?: number, eps?: number, weight_decay?: number}
 ---@return backprop.optimiser
 function bp.optim.adamw(options) end
@@ -507,27 +512,27 @@ function bp.optim.rmsprop(options) end
 ---@return backprop.optimiser
 function bp.optim.adagrad(options) end
 
----Reads a file of comma-separated numbers, plain or gzip, one row a line. Options: `header` (by default the first row is
----one if none of its fields is a number), `separator` (one character, by default a comma) and `dtype`.
----Raises for a file that cannot be read or is empty, a field that is no number and a row of another length: the file and
----the line are named.
+---Reads a file of comma-separated numbers, plain or gzip, one row a line. Options: `header` (by default the first row
+---is one if none of its fields is a number), `separator` (one character, by default a comma) and `dtype`.
+---Raises for a file that cannot be read or is empty, a field that is no number and a row of another length: the file
+---and the line are named.
 ---@param path string
 ---@param options? {header?: boolean, separator?: string, dtype?: backprop.dtype}
 ---@return backprop.matrix # a row for each line
 ---@return string[]? # the names of the columns, if there is a header
 function bp.data.csv(path, options) end
 
----Reads an idx file, the format of MNIST, plain or gzip (Y. LeCun, C. Cortes, C. Burges). Values are kept as they are: 0
----to 255 for pixels. Option: `dtype`.
----Raises for a file that cannot be read, has a wrong magic number or another length than its sizes ask for: the file and
----the byte, counted from 0, are named.
+---Reads an idx file, the format of MNIST, plain or gzip (Y. LeCun, C. Cortes, C. Burges). Values are kept as they are:
+---0 to 255 for pixels. Option: `dtype`.
+---Raises for a file that cannot be read, has a wrong magic number or another length than its sizes ask for: the file
+---and the byte, counted from 0, are named.
 ---@param path string
 ---@param options? {dtype?: backprop.dtype}
----@return backprop.array # a vector for rank 1; else a matrix: the first size is its rows, the others multiply to columns
+---@return backprop.array # a vector for rank 1, else a matrix: its columns are the product of all sizes but the first
 ---@return integer[] # the sizes as they stand in the file
 function bp.data.idx(path, options) end
 
--- Tools ----------------------------------------------------------------------------------------------------------------
+-- Tools ---------------------------------------------------------------------------------------------------------------
 
 ---Sets the number of threads of BLAS, for the whole process.
 ---Raises for anything but an integer from 1 to 1024.
@@ -548,3 +553,585 @@ function bp.profile(f, ...) end
 ---@param on boolean
 function bp.check_finite(on) end
 
+-- Operations, written by `make annotations` from their rows -----------------------------------------------------------
+
+---The difference, element by element.
+---Formula: `z = x - y; dx = dz, dy = -dz`
+---@param x backprop.value
+---@param y backprop.value
+---@return backprop.value
+function bp.sub(x, y) end
+
+---The product, element by element.
+---Formula: `z = x y; dx = dz y, dy = dz x`
+---@param x backprop.value
+---@param y backprop.value
+---@return backprop.value
+function bp.mul(x, y) end
+
+---The quotient, element by element.
+---Formula: `z = x / y; dx = dz / y, dy = -dz z / y`
+---@param x backprop.value
+---@param y backprop.value
+---@return backprop.value
+function bp.div(x, y) end
+
+---x to the power of y, element by element. A power of 0 has slope 0; 0 to a power of at least 0 has slope 0 in the
+---exponent.
+---Formula: `z = x^y; dx = dz y x^(y - 1), dy = dz z log x`
+---@param x backprop.value
+---@param y backprop.value
+---@return backprop.value
+function bp.pow(x, y) end
+
+---The smaller one, element by element; NaN if either is. A tie halves the cotangent.
+---Formula: `z = min(x, y); dx = dz [x < y], dy = dz [y < x]`
+---@param x backprop.value
+---@param y backprop.value
+---@return backprop.value
+function bp.minimum(x, y) end
+
+---The larger one, element by element; NaN if either is. A tie halves the cotangent.
+---Formula: `z = max(x, y); dx = dz [x > y], dy = dz [y > x]`
+---@param x backprop.value
+---@param y backprop.value
+---@return backprop.value
+function bp.maximum(x, y) end
+
+---1 where x < y, else 0; without a gradient.
+---@param x backprop.value
+---@param y backprop.value
+---@return backprop.value
+function bp.less(x, y) end
+
+---1 where x <= y, else 0; without a gradient.
+---@param x backprop.value
+---@param y backprop.value
+---@return backprop.value
+function bp.less_equal(x, y) end
+
+---1 where x > y, else 0; without a gradient.
+---@param x backprop.value
+---@param y backprop.value
+---@return backprop.value
+function bp.greater(x, y) end
+
+---1 where x >= y, else 0; without a gradient.
+---@param x backprop.value
+---@param y backprop.value
+---@return backprop.value
+function bp.greater_equal(x, y) end
+
+---1 where x equals y, else 0; without a gradient.
+---@param x backprop.value
+---@param y backprop.value
+---@return backprop.value
+function bp.equal(x, y) end
+
+---a where the condition is not 0, else b, element by element. What is not chosen gets a cotangent of exactly 0, also
+---where it is inf or NaN.
+---Formula: `y = c ? a : b; da = c ? dy : 0, db = c ? 0 : dy`
+---@param condition backprop.value
+---@param a backprop.value
+---@param b backprop.value
+---@return backprop.value
+function bp.where(condition, a, b) end
+
+---The negative.
+---Formula: `y = -x; dx = -dy`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.neg(x) end
+
+---e to the power of x.
+---Formula: `y = e^x; dx = dy y`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.exp(x) end
+
+---The natural logarithm; -inf at 0, NaN below.
+---Formula: `y = log x; dx = dy / x`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.log(x) end
+
+---log(1 + x), exact for small x.
+---Formula: `y = log(1 + x); dx = dy / (1 + x)`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.log1p(x) end
+
+---e^x - 1, exact for small x.
+---Formula: `y = e^x - 1; dx = dy (y + 1)`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.expm1(x) end
+
+---The square root. At 0 the slope is inf, but a cotangent of 0 gives 0.
+---Formula: `y = sqrt x; dx = dy / (2 y)`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.sqrt(x) end
+
+---The square.
+---Formula: `y = x^2; dx = 2 dy x`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.square(x) end
+
+---The absolute value. At 0 the slope is taken as 0.
+---Formula: `y = |x|; dx = dy sign x`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.abs(x) end
+
+----1, 0 or 1. The slope is 0.
+---Formula: `y = sign x; dx = 0`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.sign(x) end
+
+---The sine of x radians.
+---Formula: `y = sin x; dx = dy cos x`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.sin(x) end
+
+---The cosine of x radians.
+---Formula: `y = cos x; dx = -dy sin x`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.cos(x) end
+
+---The tangent of x radians.
+---Formula: `y = tan x; dx = dy (1 + y^2)`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.tan(x) end
+
+---The angle in radians whose sine is x.
+---Formula: `y = asin x; dx = dy / sqrt(1 - x^2)`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.asin(x) end
+
+---The angle in radians whose cosine is x.
+---Formula: `y = acos x; dx = -dy / sqrt(1 - x^2)`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.acos(x) end
+
+---The angle in radians whose tangent is x.
+---Formula: `y = atan x; dx = dy / (1 + x^2)`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.atan(x) end
+
+---The hyperbolic sine.
+---Formula: `y = sinh x; dx = dy cosh x`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.sinh(x) end
+
+---The hyperbolic cosine.
+---Formula: `y = cosh x; dx = dy sinh x`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.cosh(x) end
+
+---The hyperbolic tangent.
+---Formula: `y = tanh x; dx = dy (1 - y^2)`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.tanh(x) end
+
+---The logistic function.
+---Formula: `y = 1 / (1 + e^-x); dx = dy y (1 - y)`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.sigmoid(x) end
+
+---log(1 + e^x), without overflow.
+---Formula: `y = log(1 + e^x); dx = dy / (1 + e^-x)`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.softplus(x) end
+
+---x where positive, else 0. At 0 the slope is taken as 0.
+---Formula: `y = max(x, 0); dx = dy [x > 0]`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.relu(x) end
+
+---x where positive, else slope x. At 0 the slope is the one of the negative side.
+---Formula: `y = x > 0 ? x : slope x; dx = dy (x > 0 ? 1 : slope)`
+---@generic T: backprop.value
+---@param x T
+---@param slope? number 0.01 if absent
+---@return T
+function bp.leaky_relu(x, slope) end
+
+---x where positive, else alpha (e^x - 1) (D.-A. Clevert and others, 2015).
+---Formula: `y = x > 0 ? x : alpha (e^x - 1); dx = dy (x > 0 ? 1 : y + alpha)`
+---@generic T: backprop.value
+---@param x T
+---@param alpha? number 1 if absent
+---@return T
+function bp.elu(x, alpha) end
+
+---x times the normal distribution function, exactly (D. Hendrycks, K. Gimpel, 2016).
+---Formula: `y = x P(x); dx = dy (P(x) + x p(x)), P and p of the standard normal distribution`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.gelu(x) end
+
+---x times its logistic function.
+---Formula: `y = x s(x); dx = dy s(x) (1 + x (1 - s(x)))`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.silu(x) end
+
+---1 / x.
+---Formula: `y = 1 / x; dx = -dy y^2`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.reciprocal(x) end
+
+---x held between lo and hi. The cotangent passes at the bounds, and is 0 beyond them.
+---Formula: `y = min(max(x, lo), hi); dx = dy [lo <= x <= hi]`
+---@generic T: backprop.value
+---@param x T
+---@param lo number
+---@param hi number
+---@return T
+function bp.clamp(x, lo, hi) end
+
+---The sum; 0 of no elements.
+---Formula: `y = sum x; dx = dy`
+---@param x backprop.value
+---@param axis? backprop.axis 1 runs down the rows, 2 along the columns; without it over all elements
+---@return number|backprop.vector
+function bp.sum(x, axis) end
+
+---The arithmetic mean of n elements.
+---Formula: `y = sum x / n; dx = dy / n`
+---@param x backprop.value
+---@param axis? backprop.axis 1 runs down the rows, 2 along the columns; without it over all elements
+---@return number|backprop.vector
+function bp.mean(x, axis) end
+
+---The largest element, NaN if there is one. Elements that tie share the cotangent evenly.
+---Formula: `y = max x; dx = dy [x = y] / ties`
+---@param x backprop.value
+---@param axis? backprop.axis 1 runs down the rows, 2 along the columns; without it over all elements
+---@return number|backprop.vector
+function bp.max(x, axis) end
+
+---The smallest element, NaN if there is one. Elements that tie share the cotangent evenly.
+---Formula: `y = min x; dx = dy [x = y] / ties`
+---@param x backprop.value
+---@param axis? backprop.axis 1 runs down the rows, 2 along the columns; without it over all elements
+---@return number|backprop.vector
+function bp.min(x, axis) end
+
+---The product; 1 of no elements. Exact also where elements are 0.
+---Formula: `y = prod x; dx_i = dy prod_{j != i} x_j`
+---@param x backprop.value
+---@param axis? backprop.axis 1 runs down the rows, 2 along the columns; without it over all elements
+---@return number|backprop.vector
+function bp.prod(x, axis) end
+
+---log(sum(e^x)), without overflow; -inf of no elements.
+---Formula: `y = log sum e^x; dx = dy e^(x - y)`
+---@param x backprop.value
+---@param axis? backprop.axis 1 runs down the rows, 2 along the columns; without it over all elements
+---@return number|backprop.vector
+function bp.logsumexp(x, axis) end
+
+---The Euclidean norm of a vector, the Frobenius norm of a matrix. At 0 the gradient is taken as 0.
+---Formula: `y = sqrt(sum x^2); dx = dy x / y`
+---@param x backprop.value
+---@return number
+function bp.norm(x) end
+
+---The position of the first largest element, plain: an integer for a vector, row and column for a matrix, with an axis
+---a vector of positions.
+---@param x backprop.value
+---@param axis? backprop.axis 1 runs down the rows, 2 along the columns; without it over all elements
+---@return integer|backprop.vector
+function bp.argmax(x, axis) end
+
+---The position of the first smallest element, plain: an integer for a vector, row and column for a matrix, with an
+---axis a vector of positions.
+---@param x backprop.value
+---@param axis? backprop.axis 1 runs down the rows, 2 along the columns; without it over all elements
+---@return integer|backprop.vector
+function bp.argmin(x, axis) end
+
+---The inner product of two vectors of n elements, a number.
+---Formula: `y = sum u v; du = dy v, dv = dy u`
+---@param u backprop.value
+---@param v backprop.value
+---@return number
+function bp.dot(u, v) end
+
+---The outer product of vectors of m and n elements, an m x n matrix.
+---Formula: `Y = u v'; du = dY v, dv = dY' u`
+---@param u backprop.value
+---@param v backprop.value
+---@return backprop.matrix
+function bp.outer(u, v) end
+
+---The matrix product: m x k by k x n gives m x n; a matrix by a vector, and a vector by a matrix, give a vector.
+---Formula: `Y = A B; dA = dY B', dB = A' dY`
+---@param a backprop.value
+---@param b backprop.value
+---@return backprop.array
+function bp.matmul(a, b) end
+
+---A dense layer: w is out x in, b has out elements. w x + b for a vector x of in elements, x w' + b for a batch of
+---rows. A fourth argument names an element-wise operation to apply to the result.
+---Formula: `y = w x + b; dx = w' dy, dw = dy x', db = dy`
+---@param x backprop.value
+---@param w backprop.value
+---@param b backprop.value
+---@param activation? string the name of an element-wise operation
+---@return backprop.array
+function bp.linear(x, w, b, activation) end
+
+---The transpose of an m x n matrix, n x m; a copy.
+---Formula: `Y = X'; dX = dY'`
+---@param x backprop.value
+---@return backprop.matrix
+function bp.transpose(x) end
+
+---The diagonal of a matrix, or the square matrix with a vector as its diagonal.
+---Formula: `y_i = X_ii; dX_ii = dy_i`
+---@param x backprop.value
+---@return backprop.array
+function bp.diag(x) end
+
+---The sum of the diagonal of a square matrix.
+---Formula: `y = sum X_ii; dX_ii = dy`
+---@param x backprop.value
+---@return number
+function bp.trace(x) end
+
+---A copy with storage of its own.
+---Formula: `y = x; dx = dy`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.clone(x) end
+
+---The same elements, row by row, as a vector of n or a matrix n x m. Shares memory where they are adjacent.
+---Formula: `Y = X; dX = dY`
+---@param x backprop.value
+---@param n integer from 0
+---@param m? integer from 0
+---@return backprop.array
+function bp.reshape(x, n, m) end
+
+---The elements, row by row, as a vector. Shares memory where they are adjacent.
+---Formula: `y = X; dX = dy`
+---@param x backprop.value
+---@return backprop.vector
+function bp.flatten(x) end
+
+---The elements of a vector, or the rows of a matrix, from one position to another, both included. Shares memory. `to`
+---may be `from` - 1: no elements.
+---Formula: `y = x[from..to]; dx[from..to] = dy`
+---@generic T: backprop.value
+---@param x T
+---@param from integer from 1
+---@param to integer from 1
+---@return T
+function bp.slice(x, from, to) end
+
+---Row i of a matrix as a vector. Shares memory.
+---Formula: `y = M_i; dM_i = dy`
+---@param m backprop.value
+---@param i integer from 1
+---@return backprop.vector
+function bp.row(m, i) end
+
+---Column j of a matrix as a vector. Shares memory.
+---Formula: `y = M_.j; dM_.j = dy`
+---@param m backprop.value
+---@param j integer from 1
+---@return backprop.vector
+function bp.column(m, j) end
+
+---Element i of a vector, or i, j of a matrix, as a number.
+---Formula: `y = x_i; dx_i = dy`
+---@param x backprop.value
+---@param i integer from 1
+---@param j? integer from 1
+---@return number
+function bp.element(x, i, j) end
+
+---Vectors end to end; matrices one below the other (axis 1, the default) or side by side (axis 2).
+---Formula: `Y = [X1; X2; ..]; dXk = its part of dY`
+---@param list backprop.value[]
+---@param axis? backprop.axis 1, one below the other, if absent; 2 is side by side
+---@return backprop.array
+function bp.concat(list, axis) end
+
+---Numbers to a vector, vectors to a matrix whose rows they are.
+---Formula: `Y_k = x_k; dx_k = dY_k`
+---@param list backprop.value[]
+---@param dtype? backprop.dtype
+---@return backprop.array
+function bp.stack(list, dtype) end
+
+---The elements of a vector, or the rows of a matrix, at the positions of a list or vector; a position may come more
+---than once.
+---Formula: `y_k = x[i_k]; dx[i] = sum over i_k = i of dy_k`
+---@generic T: backprop.value
+---@param x T
+---@param indices integer|integer[]|backprop.vector from 1
+---@return T
+function bp.gather(x, indices) end
+
+---A vector of n, or a matrix n x m, whose elements are all the number s.
+---Formula: `y_i = s; ds = sum dy`
+---@param s backprop.value
+---@param n integer from 0
+---@param m? integer from 0
+---@param dtype? backprop.dtype
+---@return backprop.array
+function bp.konst(s, n, m, dtype) end
+
+---A copy as "f64" or "f32".
+---Formula: `y = x; dx = dy`
+---@generic T: backprop.value
+---@param x T
+---@param dtype backprop.dtype
+---@return T
+function bp.astype(x, dtype) end
+
+---e^x over its sum, of a vector or of each row of a matrix, without overflow.
+---Formula: `y = e^x / sum e^x; dx = y (dy - sum(dy y))`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.softmax(x) end
+
+---The logarithm of the softmax of a vector or of each row of a matrix, without overflow.
+---Formula: `y = x - log sum e^x; dx = dy - e^y sum dy`
+---@generic T: backprop.value
+---@param x T
+---@return T
+function bp.log_softmax(x) end
+
+---The cross entropy of softmax(logits) and a target, a number in nats; for a batch the mean over its rows. The target
+---has the logits' shape (a distribution, with any sum), or is class numbers from 1: an integer, a list, or for a batch
+---a vector.
+---Formula: `y = sum t (log sum e^x - x); dx = dy (sum(t) softmax(x) - t)`
+---@param logits backprop.value
+---@param target backprop.array|integer|integer[]
+---@return number
+function bp.softmax_cross_entropy(logits, target) end
+
+---The cross entropy of sigmoid(logits) and a target of the same shape, from 0 to 1, summed to a number in nats; for a
+---batch the mean over its rows.
+---Formula: `y = sum log(1 + e^x) - t x; dx = dy (sigmoid(x) - t), dt = -dy x`
+---@param logits backprop.value
+---@param target backprop.value
+---@return number
+function bp.sigmoid_cross_entropy(logits, target) end
+
+---Operations as methods: `x:exp()` is `bp.exp(x)`.
+---@class backprop.array
+---@field abs fun(self: backprop.array): backprop.array See `bp.abs`.
+---@field acos fun(self: backprop.array): backprop.array See `bp.acos`.
+---@field argmax fun(self: backprop.array, axis?: backprop.axis): integer|backprop.vector See `bp.argmax`.
+---@field argmin fun(self: backprop.array, axis?: backprop.axis): integer|backprop.vector See `bp.argmin`.
+---@field asin fun(self: backprop.array): backprop.array See `bp.asin`.
+---@field astype fun(self: backprop.array, dtype: backprop.dtype): backprop.array See `bp.astype`.
+---@field atan fun(self: backprop.array): backprop.array See `bp.atan`.
+---@field clamp fun(self: backprop.array, lo: number, hi: number): backprop.array See `bp.clamp`.
+---@field clone fun(self: backprop.array): backprop.array See `bp.clone`.
+---@field column fun(self: backprop.array, j: integer): backprop.vector See `bp.column`.
+---@field cos fun(self: backprop.array): backprop.array See `bp.cos`.
+---@field cosh fun(self: backprop.array): backprop.array See `bp.cosh`.
+---@field diag fun(self: backprop.array): backprop.array See `bp.diag`.
+---@field dot fun(self: backprop.array, v: backprop.value): number See `bp.dot`.
+---@field element fun(self: backprop.array, i: integer, j?: integer): number See `bp.element`.
+---@field elu fun(self: backprop.array, alpha?: number): backprop.array See `bp.elu`.
+---@field equal fun(self: backprop.array, y: backprop.value): backprop.value See `bp.equal`.
+---@field exp fun(self: backprop.array): backprop.array See `bp.exp`.
+---@field expm1 fun(self: backprop.array): backprop.array See `bp.expm1`.
+---@field flatten fun(self: backprop.array): backprop.vector See `bp.flatten`.
+---@field gather fun(self: backprop.array, indices: integer|integer[]|backprop.vector): backprop.array See `bp.gather`.
+---@field gelu fun(self: backprop.array): backprop.array See `bp.gelu`.
+---@field greater fun(self: backprop.array, y: backprop.value): backprop.value See `bp.greater`.
+---@field greater_equal fun(self: backprop.array, y: backprop.value): backprop.value See `bp.greater_equal`.
+---@field leaky_relu fun(self: backprop.array, slope?: number): backprop.array See `bp.leaky_relu`.
+---@field less fun(self: backprop.array, y: backprop.value): backprop.value See `bp.less`.
+---@field less_equal fun(self: backprop.array, y: backprop.value): backprop.value See `bp.less_equal`.
+---@field linear fun(self: backprop.array, w: backprop.value, b: backprop.value, activation?: string): backprop.array See `bp.linear`.
+---@field log fun(self: backprop.array): backprop.array See `bp.log`.
+---@field log1p fun(self: backprop.array): backprop.array See `bp.log1p`.
+---@field log_softmax fun(self: backprop.array): backprop.array See `bp.log_softmax`.
+---@field logsumexp fun(self: backprop.array, axis?: backprop.axis): number|backprop.vector See `bp.logsumexp`.
+---@field matmul fun(self: backprop.array, b: backprop.value): backprop.array See `bp.matmul`.
+---@field max fun(self: backprop.array, axis?: backprop.axis): number|backprop.vector See `bp.max`.
+---@field maximum fun(self: backprop.array, y: backprop.value): backprop.value See `bp.maximum`.
+---@field mean fun(self: backprop.array, axis?: backprop.axis): number|backprop.vector See `bp.mean`.
+---@field min fun(self: backprop.array, axis?: backprop.axis): number|backprop.vector See `bp.min`.
+---@field minimum fun(self: backprop.array, y: backprop.value): backprop.value See `bp.minimum`.
+---@field neg fun(self: backprop.array): backprop.array See `bp.neg`.
+---@field norm fun(self: backprop.array): number See `bp.norm`.
+---@field outer fun(self: backprop.array, v: backprop.value): backprop.matrix See `bp.outer`.
+---@field pow fun(self: backprop.array, y: backprop.value): backprop.value See `bp.pow`.
+---@field prod fun(self: backprop.array, axis?: backprop.axis): number|backprop.vector See `bp.prod`.
+---@field reciprocal fun(self: backprop.array): backprop.array See `bp.reciprocal`.
+---@field relu fun(self: backprop.array): backprop.array See `bp.relu`.
+---@field reshape fun(self: backprop.array, n: integer, m?: integer): backprop.array See `bp.reshape`.
+---@field row fun(self: backprop.array, i: integer): backprop.vector See `bp.row`.
+---@field rows fun(self: backprop.array): backprop.vector[] See `bp.rows`.
+---@field sigmoid fun(self: backprop.array): backprop.array See `bp.sigmoid`.
+---@field sigmoid_cross_entropy fun(self: backprop.array, target: backprop.value): number See `bp.sigmoid_cross_entropy`.
+---@field sign fun(self: backprop.array): backprop.array See `bp.sign`.
+---@field silu fun(self: backprop.array): backprop.array See `bp.silu`.
+---@field sin fun(self: backprop.array): backprop.array See `bp.sin`.
+---@field sinh fun(self: backprop.array): backprop.array See `bp.sinh`.
+---@field slice fun(self: backprop.array, from: integer, to: integer): backprop.array See `bp.slice`.
+---@field softmax fun(self: backprop.array): backprop.array See `bp.softmax`.
+---@field softmax_cross_entropy fun(self: backprop.array, target: backprop.array|integer|integer[]): number See `bp.softmax_cross_entropy`.
+---@field softplus fun(self: backprop.array): backprop.array See `bp.softplus`.
+---@field sqrt fun(self: backprop.array): backprop.array See `bp.sqrt`.
+---@field square fun(self: backprop.array): backprop.array See `bp.square`.
+---@field sum fun(self: backprop.array, axis?: backprop.axis): number|backprop.vector See `bp.sum`.
+---@field tan fun(self: backprop.array): backprop.array See `bp.tan`.
+---@field tanh fun(self: backprop.array): backprop.array See `bp.tanh`.
+---@field trace fun(self: backprop.array): number See `bp.trace`.
+---@field transpose fun(self: backprop.array): backprop.matrix See `bp.transpose`.
+---@field where fun(self: backprop.array, a: backprop.value, b: backprop.value): backprop.value See `bp.where`.
+
+return bp
