@@ -109,6 +109,30 @@ describe("the line of an error", function()
     assert.equal(at, line)
   end)
 
+  -- The functions that take arrays, and constructors of records: what users write in `return bp.linear(x, w, b)`.
+  it("is kept where the call is a tail call", function()
+    local count = 0
+    for _, name in ipairs{ "arrays", "operations" } do
+      for _, case in ipairs(wrong_calls.read(name)) do
+        local call = wrong_calls.compile(case.code, wrong_calls.values(), true)
+        if call then
+          local ok, message = pcall(call)
+          assert(not ok)
+          assert.equal(LINE .. case.message, message)
+          count = count + 1
+        end
+      end
+    end
+    assert(count > 200)
+    for _, code in ipairs{
+      "Layer{w = m}", "bp.linear(v, m, w)", "bp.vector{v}", "bp.rows(v)", "bp.argmax(v, 3)", "bp.add(v, w)",
+      "bp.value(stale)", "bp.clamp(v)", "bp.zero(cycle)", "bp.leaves(cycle)", "bp.release(stale)", "bp.axpy(1, v, w)",
+    } do
+      local ok, message = pcall(wrong_calls.compile(code, wrong_calls.values(), true))
+      assert(not ok and message:find(LINE, 1, true) == 1, message)
+    end
+  end)
+
   it("is that of a method of a record type which calls the library", function()
     local T, at = bp.record("T", { "w", "matrix" }), nil
     function T:apply(x)

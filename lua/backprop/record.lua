@@ -316,7 +316,7 @@ local function declare(info)
   }, {__index = function(_, key) return rawget(info.methods, key) end})
   local metatable = {
     __name = "record type",
-    __call = function(_, contents) return construct(info, contents) end,
+    __call = core.keep_line(function(_, contents) return construct(info, contents) end),
     __index = own,
     __newindex = function(_, key, f) define_method(info, key, f) end,
     __tostring = function() return "record type " .. info.name end,

@@ -83,6 +83,26 @@ static int raise(lua_State *L) {
   return lua_error(L);
 }
 
+static int finish_kept(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  return lua_gettop(L);
+}
+
+static int call_kept(lua_State *L) {
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, finish_kept);
+  return lua_gettop(L);
+}
+
+/* core.keep_line(f): f behind a C function. Of `return f(x)` Lua forgets the line when f is written in Lua, and errors
+ * could not name it. For functions that call nothing of the user's, whose recursion would use up the C stack. */
+static int keep_line(lua_State *L) {
+  lua_settop(L, 1);
+  lua_pushcclosure(L, call_kept, 1);
+  return 1;
+}
+
 /* core.type_of(x): a word for messages. */
 static int type_of(lua_State *L) {
   lua_pushstring(L, bp_type_of(L, bp_state_of(L), 1));
@@ -225,6 +245,7 @@ __attribute__((visibility("default"))) int luaopen_backprop_core(lua_State *L);
 int luaopen_backprop_core(lua_State *L) {
   static const luaL_Reg functions[] = {{"raise", raise},
                                        {"type_of", type_of},
+                                       {"keep_line", keep_line},
                                        {"stats", stats},
                                        {"set_threads", set_threads},
                                        {"simd", simd},
