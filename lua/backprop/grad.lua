@@ -184,7 +184,7 @@ end
 
 -- What `finish(tape, value, ...)` makes of a recorded call of f; the tape ends with it.
 local function record(name, f, options, arguments, finish)
-  local tape <close> = core.tape(false, options.check_finite)
+  local tape <close> = core.tape(false, options.check_finite, options.updates)
   local copies = track_arguments(tape, name, options, table.move(arguments, 1, arguments.n, 1, {n = arguments.n}))
   return finish(tape, f(table.unpack(copies, 1, copies.n)))
 end
@@ -345,7 +345,7 @@ end
 -- then changes the parameters; nothing before it can have changed anything.
 function grad.descend(name, f, params, update, ...)
   local arguments = table.pack(params, ...)
-  return record(name, f, {wrt = {1}, into = {}}, arguments, function(tape, result)
+  return record(name, f, {wrt = {1}, into = {}, updates = true}, arguments, function(tape, result)
     tape:begin(true)
     seed_ones(tape, name, result)
     local value = outcome(tape, result)

@@ -38,6 +38,7 @@ typedef struct bp_box {
   int table;                /* in the registry while open: operations' entries, objects, their gradients, lines */
   uint32_t last_generation; /* a box whose generations are used up is not used again */
   struct bp_box *next_free;
+  bool updates; /* the leaves will be changed in place: they must be writable */
 } bp_box;
 
 typedef struct bp_variable {

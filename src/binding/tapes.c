@@ -52,7 +52,7 @@ static bp_box *open_box(lua_State *L, bp_state *s) {
   return handle->box;
 }
 
-/* core.tape(kept [, check_finite]): an open tape. */
+/* core.tape(kept [, check_finite [, updates]]): an open tape. */
 static int new_tape(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bool kept = lua_toboolean(L, 1);
@@ -63,6 +63,7 @@ static int new_tape(lua_State *L) {
   bp_box *box = take_box(L, s);
   bp_tape_open(&box->tape, &s->cx, ++box->last_generation);
   box->tape.kept = kept;
+  box->updates = lua_toboolean(L, 3);
   if (lua_isboolean(L, 2)) box->tape.check_finite = lua_toboolean(L, 2);
   handle->box = box;
   handle->generation = box->tape.generation;
@@ -144,6 +145,7 @@ static int leaf(lua_State *L) {
   }
   if (!bp_read_operand(L, s, 2, name, &value, &other))
     return bp_raise(L, s, "%s: expected a number, vector or matrix, got %s", name, bp_type_of(L, s, 2));
+  if (box->updates && value.array.rank != 0) bp_check_writable(L, s, 2, name);
   const bp_array *into = lua_isnoneornil(L, 3) ? NULL : check_into(L, s, box, &value.array, name);
   BP_TRY(L, s, bp_tape_leaf(&box->tape, &value, into, &index));
   bp_push_variable(L, s, box, index);
