@@ -6,6 +6,7 @@
 #   make demo          trains the digit classifier              make lint      luacheck and clang-format, silent when clean
 #   make test          runs the specs; MNIST=DIR, ARGS=...      make doc       the reference into build/doc
 #   make bench         the benchmark table; ARGS=...            V=1            shows the commands
+#   make annotations   the operations of lua/backprop/meta.lua, from their rows
 #
 # What it keeps: every loop file is compiled once for each dtype and SIMD level, everything else once and for the
 # oldest processor. No object and no link ever sees -ffast-math (design section 4). All objects go to build/, and are
@@ -30,7 +31,7 @@ Q := $(if $(V),,@)
 say = @$(if $(V),:,printf '  %-6s %s\n' $(1) '$(2)')
 AGAIN = --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
 
-.PHONY: all module deps demo test baseline bench lint doc install install-module clean force
+.PHONY: all module deps demo test baseline bench lint doc annotations install install-module clean force
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .DEFAULT_GOAL := all
@@ -228,9 +229,14 @@ lint:
 	@out=$$($(PLAIN) luacheck -q --no-color lua spec bench examples 2>&1) || { printf '%s\n' "$$out"; exit 1; }
 	@find src bench examples spec -name '*.[ch]' -exec clang-format --dry-run --Werror {} +
 
-doc:
-	@mkdir -p $(BUILD)/doc
-	$(Q)$(PLAIN) ldoc -q .
+# A warning of LDoc's ends it.
+doc: all
+	@mkdir -p $(BUILD)/reference $(BUILD)/doc
+	@$(ENV) $(LUA) spec/support/manual.lua $(BUILD)/reference
+	@out=$$($(PLAIN) ldoc -q --fatalwarnings . 2>&1) || { printf '%s\n' "$$out"; exit 1; }
+
+annotations: all
+	@$(ENV) $(LUA) spec/support/manual.lua --annotations
 
 clean:
 	rm -rf $(BUILD) $(CORE)

@@ -38,6 +38,15 @@ local cases = {
 }
 
 describe("element-wise operators", function()
+  it("are functions too", function()
+    for name, symbol in pairs{ add = "+", sub = "-", mul = "*", div = "/", pow = "^" } do
+      same(operators[symbol](array(v), array(w)), bp[name](array(v), array(w)))
+      assert.equal(operators[symbol](3, 2), bp[name](3, 2))
+    end
+    same(array(v) - array(w), bp.sub(array(v), array(w)))
+    same(-array(m), bp.neg(array(m)))
+  end)
+
   for symbol, operate in pairs(operators) do
     for _, case in ipairs(cases) do
       local name, a, b = case[1], case[2], case[3]

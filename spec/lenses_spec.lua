@@ -173,16 +173,18 @@ describe("view, set and over", function()
   end)
 
   it("hold fields to their declared types", function()
-    assert.are.equal("Layer.w: expected a matrix, got a number", message(bp.set, net(), Net.lens.hidden.w, 3))
-    assert.are.equal("Net.layers[1]: expected a Layer, got a number",
+    assert.are.equal("bp.set: Net.hidden.w: expected a matrix, got a number",
+      message(bp.set, net(), Net.lens.hidden.w, 3))
+    assert.are.equal("bp.set: Net.layers[1]: expected a Layer, got a number",
       message(bp.set, net(), Net.lens.layers .. bp.at(1), 3))
-    assert.are.equal("Layer.b: expected a vector, got a number", message(bp.over, net(), Net.lens.hidden.b, bp.sum))
+    assert.are.equal("bp.over: Net.hidden.b: expected a vector, got a number",
+      message(bp.over, net(), Net.lens.hidden.b, bp.sum))
   end)
 
   it("say where a path ends", function()
     local n = net()
     assert.are.equal("bp.view: Layer.lens.w: expected a Layer, got a Net", message(bp.view, n, Layer.lens.w))
-    assert.are.equal("bp.view: Net.lens.hidden.w: expected a Net, got nothing",
+    assert.are.equal("bp.view: Net.lens.hidden.w: expected a Net, got nil",
       message(bp.view, nil, Net.lens.hidden.w))
     n.hidden = 3
     assert.are.equal("bp.view: Net.lens.hidden.w: expected a Layer at Net.hidden, got a number",
@@ -199,7 +201,7 @@ describe("view, set and over", function()
     for name, f in pairs {view = bp.view, set = bp.set, over = bp.over, preview = bp.preview, collect = bp.collect} do
       local expected = "bp." .. name .. ": expected a lens, got "
       assert.are.equal(expected .. "a string", message(f, net(), "hidden", negative))
-      assert.are.equal(expected .. "nothing", message(f, net()))
+      assert.are.equal(expected .. "nil", message(f, net()))
       assert.are.equal(expected .. "a table of lenses", message(f, net(), Net.lens, negative))
     end
     assert.are.equal("bp.over: expected a function, got a number", message(bp.over, net(), Net.lens.hidden, 3))
@@ -224,7 +226,7 @@ describe("partial and plural lenses", function()
     assert.matches("there is nothing at %[9%]", message(bp.view, list, bp.at(9)))
     assert.matches("expected a list or a map, got a vector", message(bp.preview, bp.vector {1}, bp.at(1)))
     assert.matches("^bp.at: a key is a string or an integer, got a table", message(bp.at, {}))
-    assert.matches("^bp.at: .* got nothing", message(bp.at))
+    assert.matches("^bp.at: .* got nil", message(bp.at))
   end)
 
   it("reach every element", function()
@@ -255,7 +257,7 @@ describe("partial and plural lenses", function()
     assert.are.equal(2, bp.preview(list, bp.filtered(even)))
     assert.is_nil(bp.preview({1, 3}, bp.filtered(even)))
     assert.matches("has many parts", message(bp.view, list, bp.filtered(even)))
-    assert.are.equal("bp.filtered: expected a function, got nothing", message(bp.filtered))
+    assert.are.equal("bp.filtered: expected a function, got nil", message(bp.filtered))
     local circles = bp.filtered(function(shape) return shape.tag == "circle" end) .. bp.at "radius"
     local shapes = {{tag = "circle", radius = 1.0}, {tag = "square", side = 2.0}, {tag = "circle", radius = 3.0}}
     local g = bp.grad(function(s)
@@ -285,7 +287,7 @@ describe("lenses of one's own", function()
     assert.matches("^bp.view: bp.lens%(...%): there is nothing", message(bp.view, {1}, swapped))
     assert.are.equal(2, bp.view({k = {1, 2}}, bp.at "k" .. swapped .. bp.at(1)))
     assert.are.same({1, -2}, bp.over({1, 2}, swapped .. bp.at(1), negative))
-    assert.are.equal("bp.lens: expected two functions, get and set; got nothing and nothing", message(bp.lens))
+    assert.are.equal("bp.lens: expected two functions, get and set; got nil and nil", message(bp.lens))
   end)
 
   it("may join several parts", function()

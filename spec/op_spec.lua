@@ -35,6 +35,31 @@ describe("bp.op", function()
     assert.equal(0, bp.stats().nodes)
   end)
 
+  it("takes a table at two paths of an argument for one: what its pullback gives at both is added", function()
+    local shared = { w = x12 }
+    local function gradients(pullback)
+      local f = bp.op(function(p, q) return p.a.w * 2 + p.deep.b.w * 3 + q * 5, pullback end)
+      local twice = { a = shared, deep = { b = shared } }
+      local gp, gq = bp.grad(function(p, q) return f(p, q) end, { wrt = { 1, 2 } })(twice, bp.zeros(2))
+      assert(rawequal(gp.a, gp.deep.b))
+      return { gp.a.w, gq }
+    end
+    local function both(d) return { a = { w = d * 2 }, deep = { b = { w = d * 3 } } }, d * 5 end
+    local function one(d) return { a = { w = d * 5 } }, d * 5 end
+    local function same_table(d)
+      local g = { w = d * 5 }
+      return { a = g, deep = { b = g } }, d * 5
+    end
+    for _, pullback in ipairs{ both, one, same_table } do same({ { 5, 5 }, { 5, 5 } }, gradients(pullback)) end
+  end)
+
+  it("takes a table in two arguments for two", function()
+    local f = bp.op(function(p, q, r) return p.w * 2 + q.w * 3 + r * 7, function(d) return { w = d * 2 }, { w = d * 3 },
+      d * 7 end end)
+    local gp, gq = bp.grad(function(p, q) return f(p, p, q) end, { wrt = { 1, 2 } })({ w = x12 }, x12)
+    same({ { w = { 5, 5 } }, { 7, 7 } }, { gp, gq })
+  end)
+
   it("records one node, whatever the forward does", function()
     local busy = bp.op(function(x)
       local y = bp.exp(bp.sin(x)) * bp.cos(x)

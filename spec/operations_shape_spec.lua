@@ -51,6 +51,7 @@ for _, dtype in ipairs(help.dtypes) do
       same(vector{ 4, 5, 6 }, bp.row(m, 2))
       same(vector{ 3, 6 }, bp.column(m, 3))
       local list = bp.rows(m)
+      same(list, m:rows())
       assert.equal(2, #list)
       same(vector{ 1, 2, 3 }, list[1])
       same(vector{ 4, 5, 6 }, list[2])

@@ -134,13 +134,13 @@ describe("bp.map", function()
 
   it("says where structures differ", function()
     local function both(x, y) return function() bp.map(math.max, x, y) end end
-    assert.error_matches(both({a = {1, 2}}, {a = {1}}), "bp.map: the structures differ at a%[2%]: a number and nothing")
-    assert.error_matches(both({a = {1}}, {a = {1, 2}}), "differ at a%[2%]: nothing and a number")
+    assert.error_matches(both({a = {1, 2}}, {a = {1}}), "bp.map: the structures differ at a%[2%]: a number and nil")
+    assert.error_matches(both({a = {1}}, {a = {1, 2}}), "differ at a%[2%]: nil and a number")
     assert.error_matches(both({1}, {{1}}), "differ at %[1%]: a number and a table")
     assert.error_matches(both({1}, 1), "differ: a table and a number")
     assert.error_matches(both(1, "text"), "differ: a number and a string")
     assert.error_matches(both({l = layer(1)}, {l = {w = 1, b = 2}}), "differ at l: a Layer and a table")
-    assert.error_matches(both({1}, nil), "differ: a table and nothing")
+    assert.error_matches(both({1}, nil), "differ: a table and nil")
     assert.has_error(both({1}, {1, [true] = 2}))
     local function three(x, y, z) return function() bp.map(math.max, x, y, z) end end
     assert.error_matches(three({1, {2}}, {1, {2}}, {1, 2}), "differ at %[2%]: a table and a number")
@@ -249,8 +249,8 @@ describe("bp.instance", function()
     local function nothing() end
     local function declare(...) return bp.instance, ... end
     local function message(f, ...) return select(2, pcall(f, ...)) end
-    assert.matches("bp.instance: expected a metatable, got nothing", message(declare()))
-    assert.matches("expected a table of functions, got nothing", message(declare({})))
+    assert.matches("bp.instance: expected a metatable, got nil", message(declare()))
+    assert.matches("expected a table of functions, got nil", message(declare({})))
     assert.matches("the function '%a+' is missing", message(declare({}, {zero = nothing})))
     assert.matches("unknown function 'size'", message(declare({}, {size = nothing})))
     assert.matches("expected a function for 'zero', got a number", message(declare({}, {zero = 1})))

@@ -55,6 +55,13 @@ end)
 describe("bp.check_finite", function()
   after_each(function() bp.check_finite(false) end)
   local function f(x) return bp.sum(bp.log(x) * 2) end
+  local function here() return debug.getinfo(2, "l").currentline end
+
+  -- The operation that is named and the line, of a call that must stop; what follows the name is `says`.
+  local function stops(operation, says, line, call, ...)
+    local message = raises({ operation .. ": " .. says }, call, ...)
+    assert.equal(line, tonumber(message:match("^%S*tools_spec.lua:(%d+): ")), message)
+  end
 
   it("names the operation that made a NaN or an infinity, forward or backward", function()
     same({ 2 / 0, 1 }, bp.grad(f)(bp.vector{ 0, 2 }))
@@ -74,6 +81,147 @@ describe("bp.check_finite", function()
     raises("log", bp.grad(f), bp.vector{ 0, 2 })
     bp.check_finite(false)
     same({ 2 / 0, 1 }, bp.grad(f)(bp.vector{ 0, 2 }))
+  end)
+
+  -- For each kind of operation: what makes something infinite forward, and what only backward.
+  local forward = {
+    div = function(x) return x / 0 end,
+    exp = function(x) return bp.exp(x * 1000) end,
+    sum = function(x) return bp.sum(x * 6e307) end,
+    dot = function(x) return bp.dot(x * 1e200, x * 1e200) end,
+    matmul = function(x) return bp.matmul(bp.outer(x, x * 1e200), x * 1e200) end,
+    linear = function(x) return bp.linear(x * 1e200, bp.full(1e200, 1, 2), bp.zeros(1)) end,
+    softmax_cross_entropy = function(x)
+      return bp.softmax_cross_entropy(x, bp.full(1.7e308, 2))
+    end,
+    stack = function(x) return bp.stack{ bp.element(x, 1), 1 / 0 } end,
+    ["custom"] = bp.op{ name = "custom", forward = function(x) -- by Lua's own arithmetic
+      return x[1] / 0, function() return bp.zeros(2) end
+    end },
+  }
+
+  for operation, make in pairs(forward) do
+    it("stops at the call that makes it, tracked or plain: " .. operation, function()
+      bp.check_finite(true)
+      local line
+      local function g(x)
+        local y = x * 1
+        line = here() + 1
+        local z = make(y)
+        return z
+      end
+      local message = raises(operation .. ": ", bp.grad(g), bp.vector{ 1, 2 })
+      assert(message:find("tools_spec.lua:%d+: "), message)
+      if operation == "custom" then
+        assert.equal(line, tonumber(message:match("tools_spec.lua:(%d+): ")))
+      else
+        raises(operation .. ": ", g, bp.vector{ 1, 2 })
+      end
+    end)
+  end
+
+  it("says whether the operation made it or was given it", function()
+    bp.check_finite(true)
+    local bad = bp.vector{ 1, help.nan }
+    stops("bp.mul", "argument 2 has a NaN or inf, and so has the result", here() + 1, function(x)
+      local y = x * bad
+      return y
+    end, bp.vector{ 1, 2 })
+    raises("bp.add: argument 1 has a NaN or inf", bp.grad(function(x) return bp.sum(x + 1) end), bad)
+    raises("bp.row: argument 1", bp.grad(function(x) return bp.sum(bp.row(x, 2)) end), bp.full(1 / 0, 2, 2))
+  end)
+
+  it("names the line that recorded the operation whose gradient is not finite", function()
+    bp.check_finite(true)
+    local line
+    local function g(x)
+      local y = x * 1
+      line = here() + 1
+      local z = bp.sqrt(y)
+      local s = bp.sum(z)
+      return s * 2
+    end
+    for _, call in ipairs{
+      bp.grad(g), bp.value_and_grad(g),
+      function(x) local _, pullback <close> = bp.vjp(g, x); pullback() end,
+      function(x) bp.optim.sgd{ lr = 1 }:minimize(g, x) end, function(x) bp.optim.adam{}:minimize(g, x) end,
+      function(x) coroutine.wrap(function() bp.grad(g)(x) end)() end,
+    } do
+      local x = bp.vector{ 0, 1 }
+      local message = raises("bp.sqrt: the gradient of argument 1 has a NaN or inf (in the sweep)", call, x)
+      assert.equal(line, tonumber(message:match("tools_spec.lua:(%d+): bp.sqrt")), message)
+      same({ 0, 1 }, x) -- no optimiser has stepped
+    end
+  end)
+
+  it("looks at gradients in windows, in lists, in records and given by pullbacks", function()
+    bp.check_finite(true)
+    local m = bp.matrix{ { 1, 4 }, { 0, 1 } }
+    raises("bp.sqrt: the gradient", bp.grad(function(x) return bp.sum(bp.sqrt(x[2])) end), m)
+    raises("bp.sqrt: the gradient", bp.grad(function(p) return bp.sqrt(p.list[2]) end), { list = { 1, 0 } })
+    same({ { 0.5, 0.25 }, { 0, 0 } }, bp.grad(function(x) return bp.sum(bp.sqrt(x[1])) end)(m))
+    local pair = bp.op{ name = "pair", forward = function(p)
+      return p.a + p.b, function(d) return { a = d, b = d / 0 } end
+    end }
+    raises("pair: the gradient of leaf 2", bp.grad(pair), { a = 1, b = 2 })
+  end)
+
+  it("looks at a cotangent", function()
+    bp.check_finite(true)
+    local _, pullback <close> = bp.vjp(function(x) return x * 2 end, bp.vector{ 1, 2 })
+    raises("bp.vjp: the cotangent has a NaN or inf", pullback, bp.vector{ 1, help.inf })
+    same({ 2, 4 }, pullback(bp.vector{ 1, 2 }))
+  end)
+
+  it("leaves what is not chosen alone: where and clamp have finite gradients", function()
+    bp.check_finite(true)
+    local x = bp.vector{ -1, 2 }
+    same({ 0, 0.5 }, bp.grad(function(v)
+      local safe = bp.where(bp.greater(v, 0), v, 1)
+      return bp.sum(bp.where(bp.greater(v, 0), bp.log(safe), 0))
+    end)(x))
+  end)
+
+  it("f32 overflows where f64 does not", function()
+    bp.check_finite(true)
+    local function g(x) return bp.sum(x * 1e30) end
+    bp.grad(g)(bp.full(1e20, 2))
+    raises("bp.mul", bp.grad(g), bp.full(1e20, 2, "f32"))
+  end)
+
+  it("is an option of grad and value_and_grad, for their calls only, also after an error", function()
+    for _, name in ipairs{ "grad", "value_and_grad" } do
+      local checked, unchecked = bp[name](f, { check_finite = true }), bp[name](f)
+      local x = bp.vector{ 0, 2 }
+      raises("bp.log: the result", checked, x)
+      assert(pcall(unchecked, x))
+      checked(bp.vector{ 1, 2 })
+      assert(pcall(unchecked, x))
+      bp.check_finite(true)
+      assert(pcall(bp[name](f, { check_finite = false }), x))
+      raises("bp.log: the result", unchecked, x)
+      bp.check_finite(false)
+    end
+  end)
+
+  it("does not outlive a coroutine that yielded, or that an error ended", function()
+    local checked = bp.grad(function(x)
+      coroutine.yield()
+      return bp.sum(bp.log(x))
+    end, { check_finite = true })
+    local co = coroutine.create(checked)
+    coroutine.resume(co, bp.vector{ 0, 2 })
+    same({ 2 / 0, 1 }, bp.grad(f)(bp.vector{ 0, 2 })) -- while it waits
+    assert(not coroutine.resume(co))
+    same({ 2 / 0, 1 }, bp.grad(f)(bp.vector{ 0, 2 })) -- and when it has died, without coroutine.close
+  end)
+
+  it("changes no result", function()
+    local function g(x) return bp.logsumexp(bp.tanh(x * x) + bp.softmax(x)) end
+    local x = bp.rng(1):normal(0, 1, 50)
+    local value, gradient = bp.value_and_grad(g)(x)
+    bp.check_finite(true)
+    same({ value, gradient }, { bp.value_and_grad(g)(x) })
   end)
 end)
 

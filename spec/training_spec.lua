@@ -378,6 +378,21 @@ describe("P33: opt:minimize equals the gradient, then opt:step", function()
     end
   end)
 
+  it("P33: a read-only array among the parameters is refused before any has changed", function()
+    for name, new in pairs(bp.optim) do
+      local x, y = bp.vector{ 1, 2 }, bp.vector{ 3, 4 }
+      bp.grad(function(tracked)
+        local params = { y, bp.value(tracked) }
+        raises({ "bp.optim", "read-only" }, function()
+          new{ lr = 1 }:minimize(function(p) return bp.sum(p[1] * p[2]) end, params)
+        end)
+        raises({ "bp.optim", "read-only" }, function() new{ lr = 1 }:step(params, { y:clone(), y:clone() }) end)
+        return tracked
+      end)(x)
+      same({ { 1, 2 }, { 3, 4 } }, { x, y }, name)
+    end
+  end)
+
   it("P33: a bare number is refused", function()
     for _, case in ipairs(optimisers) do
       local opt = make(case)

@@ -12,23 +12,35 @@ local arrays = {functions = {}, methods = {}}
 local functions, methods = arrays.functions, arrays.methods
 
 --- A vector from a list of numbers, plain or tracked.
-function functions.vector(list, dtype)
+function functions.vector(list, dtype, surplus)
+  if surplus ~= nil then raise("bp.vector: expected at most 2 arguments: a list and a dtype") end
   local plain = core.vector(list, dtype)
   if plain then return plain end
   return core.stack(list, dtype)
 end
 
 --- A matrix from a list of rows: lists of numbers or vectors, plain or tracked.
-function functions.matrix(list, dtype)
+function functions.matrix(list, dtype, surplus)
+  if surplus ~= nil then raise("bp.matrix: expected at most 2 arguments: a list of rows and a dtype") end
   local plain = core.matrix(list, dtype)
   if plain then return plain end
-  local rows = {}
-  for i, row in ipairs(list) do rows[i] = kind(row) and row or functions.vector(row, dtype) end
+  local rows, columns = {}, nil
+  for i, row in ipairs(list) do
+    if kind(row) and kind(row) ~= "vector" then
+      raise("bp.matrix: row %d: expected a table of numbers or a vector, got %s", i, tree.describe(row))
+    end
+    rows[i] = kind(row) and row or functions.vector(row, dtype)
+    columns = columns or #rows[1]
+    if #rows[i] ~= columns then
+      raise("bp.matrix: row %d has %d elements, the first has %d", i, #rows[i], columns)
+    end
+  end
   return core.stack(rows, dtype)
 end
 
 --- y = y + a x in place, over arrays or whole structures. A number is changed in the table that holds it.
-function functions.axpy(a, x, y)
+function functions.axpy(a, x, y, surplus)
+  if surplus ~= nil then raise("bp.axpy: expected 3 arguments: a, x and y") end
   if type(a) ~= "number" then raise("bp.axpy: argument 1: expected a number, got %s", tree.describe(a)) end
   if tree.is_leaf(y) or not tree.is_branch(y) then
     if kind(y) == "number" then
@@ -40,7 +52,7 @@ function functions.axpy(a, x, y)
   tree.map_at("bp.axpy", function(where, leaf, other)
     local trouble = tree.mismatch(leaf, other)
     if trouble then raise("bp.axpy: at %s: %s", where(), trouble) end
-    if kind(leaf) ~= kind(other) or kind(leaf) ~= "number" and leaf:dtype() ~= other:dtype() then
+    if kind(leaf) ~= kind(other) then
       raise("bp.axpy: at %s: %s and %s do not agree", where(), tree.describe(leaf), tree.describe(other))
     end
     return leaf
@@ -64,8 +76,9 @@ function functions.axpy(a, x, y)
 end
 
 --- Gives back every array of a structure now; a later use of one raises.
-function functions.release(x)
-  if x == nil then raise("bp.release: expected a structure of arrays, got nothing") end
+function functions.release(x, surplus)
+  if x == nil then raise("bp.release: expected a structure of arrays, got nil") end
+  if surplus ~= nil then raise("bp.release: expected one structure: bp.release{x, y} gives back several") end
   tree.visit(x, function(leaf)
     local sort = kind(leaf)
     if sort == "number" or sort == nil or sort == "released" then return end
@@ -75,7 +88,8 @@ function functions.release(x)
 end
 
 --- The list of all rows of a matrix, as vectors that share its memory.
-function functions.rows(m)
+function functions.rows(m, surplus)
+  if surplus ~= nil then raise("bp.rows: expected 1 argument, a matrix") end
   if kind(m) ~= "matrix" then raise("bp.rows: expected a matrix, got %s", tree.describe(m)) end
   local list = {}
   for i = 1, #m do list[i] = core.row(m, i) end
@@ -85,7 +99,8 @@ end
 -- The core gives positions from 0 as numbers: here they become what Lua counts with.
 local function positions(name)
   local find = core[name]
-  return function(x, axis)
+  return function(x, axis, surplus)
+    if surplus ~= nil then raise("bp.%s: expected at most 2 arguments", name) end
     local found = find(x, axis)
     if kind(found) ~= "number" then return core.add(found, 1) end
     found = math.tointeger(found)
@@ -119,7 +134,8 @@ arrays.elementwise.softmax, arrays.elementwise.log_softmax = core.softmax, core.
 local fused = {sigmoid = true, tanh = true, relu = true}
 
 --- A dense layer; see the row of `linear`.
-function functions.linear(x, w, b, activation)
+function functions.linear(x, w, b, activation, surplus)
+  if surplus ~= nil then raise("bp.linear: expected at most 4 arguments") end
   if activation == nil or fused[activation] then return core.linear(x, w, b, activation) end
   return activation_of(activation)(core.linear(x, w, b))
 end
@@ -155,7 +171,7 @@ end
 
 --- A list of numbers, or of lists of them; of tracked numbers where the array is tracked.
 function methods.totable(x)
-  if not core.tracked(x) then return core.methods.plain_totable(x) end
+  if not core.tracked(x) then return core.totable(x) end
   local list = {}
   for i = 1, #x do list[i] = kind(x) == "vector" and core.element(x, i) or methods.totable(core.row(x, i)) end
   return list

@@ -196,7 +196,13 @@ local function read_arguments(f, ...)
   return {f = f.f, args = arguments, tol = f.tol, seed = f.seed}
 end
 
---- Compares the gradient of f with finite differences. Returns {checked, skipped, worst}; raises on a mismatch, naming
+local Report = {__name = "check"}
+
+function Report.__tostring(report)
+  return ("gradient agrees: %d compared, %d could not be told"):format(report.checked, report.skipped)
+end
+
+--- Compares the gradient of f with finite differences. Returns {checked, skipped}; raises on a mismatch, naming
 -- the worst component by its path. `bp.check{f =, args =, tol = 1e-6, seed = 1}` sets the tolerance (relative, or
 -- absolute below 1; for f32 ten thousand times as much) and the seed of the weights and directions.
 function check.check(f, ...)
@@ -228,7 +234,7 @@ function check.check(f, ...)
     raise("bp.check: %s: the gradient is %.10g, finite differences give %.10g", report.worst.path,
       report.worst.gradient, report.worst.difference)
   end
-  return report
+  return setmetatable(report, Report)
 end
 
 return check

@@ -19,12 +19,14 @@ local grad = {}
 -- Values ----------------------------------------------------------------------------------------------------------
 
 --- x with plain values for variables: read-only arrays that share storage.
-grad.value = core.values
+function grad.value(x)
+  return core.values(x, "bp.value")
+end
 
 -- The plain values of results, for the caller to keep.
-local function outcomes(tape, first, ...)
-  if select("#", ...) == 0 then return tape:outcome(first) end
-  return tape:outcome(first), outcomes(tape, ...)
+local function outcomes(tape, name, first, ...)
+  if select("#", ...) == 0 then return tape:outcome(name, first) end
+  return tape:outcome(name, first), outcomes(tape, name, ...)
 end
 
 -- Seeds every tracked leaf of a result with ones.
@@ -32,7 +34,7 @@ local function seed_ones(tape, name, result)
   local leaves = 0
   tree.visit(result, function(leaf)
     leaves = leaves + 1
-    if not tape:owns(leaf) then return end
+    if not tape:owns(leaf, name) then return end
     if kind(leaf) == "instance" then
       local value = core.value(leaf)
       tape:seed(leaf, tree.class_of(value).one(value))
@@ -47,11 +49,11 @@ end
 
 -- The sweep from ones, and the plain value of the result. What the tape cannot do at once is a result that is no loss.
 local function sweep(tape, name, result, deferring)
-  local value = tape:sweep(result, deferring)
+  local value = tape:sweep(name, result, deferring)
   if value then return value end
   tape:begin(deferring)
   seed_ones(tape, name, result)
-  value = tape:outcome(result)
+  value = tape:outcome(name, result)
   tape:run()
   return value
 end
@@ -62,10 +64,22 @@ local function check_function(f, name)
   if not tree.callable(f) then raise("%s: expected a function, got %s", name, tree.describe(f)) end
 end
 
+-- Lua's own functions know nothing of tracked values, and would complain at our line.
+local plain_only = {}
+for name, f in pairs(math) do plain_only[f] = "math." .. name end
+
+local function check_differentiable(f, name)
+  check_function(f, name)
+  if plain_only[f] then raise("%s: %s takes plain numbers only: use the functions of bp", name, plain_only[f]) end
+end
+
 local option_names = {wrt = true, into = true, check_finite = true}
 
 local function check_wrt(wrt, name)
-  if type(wrt) ~= "table" or #wrt == 0 then raise("%s: wrt: expected a list of argument numbers", name) end
+  if type(wrt) ~= "table" or #wrt == 0 then
+    raise("%s: wrt: expected a list of argument numbers such as {1, 3}, got %s", name,
+      type(wrt) == "table" and "an empty one" or tree.describe(wrt))
+  end
   local seen = {}
   for _, position in ipairs(wrt) do
     if math.type(position) ~= "integer" or position < 1 or position > 250 then
@@ -78,10 +92,13 @@ local function check_wrt(wrt, name)
 end
 
 local function read_options(options, name)
-  if options == nil then return {wrt = {1}, into = {}, plain = true} end
+  if options == nil then return {wrt = {1}, into = {}, first = true} end
   if type(options) ~= "table" then raise("%s: expected a table of options, got %s", name, tree.describe(options)) end
   for key in pairs(options) do
     if not option_names[key] then raise("%s: unknown option '%s'", name, tostring(key)) end
+  end
+  if options.check_finite ~= nil and type(options.check_finite) ~= "boolean" then
+    raise("%s: check_finite: expected true or false, got %s", name, tree.describe(options.check_finite))
   end
   local wrt = options.wrt or {1}
   check_wrt(wrt, name)
@@ -93,15 +110,15 @@ local function read_options(options, name)
   elseif #wrt == 1 and (tree.is_leaf(into) or #into ~= 1) then
     into = {into}
   elseif type(into) ~= "table" then
-    raise("%s: into: expected one structure for each of wrt", name)
+    raise("%s: into: expected a list of structures, one for each of wrt, got %s", name, tree.describe(into))
   end
   if #wrt > 1 and options.into ~= nil then
     for k = 1, #wrt do
       if into[k] == nil then raise("%s: into: expected %d structures, one for each of wrt", name, #wrt) end
     end
   end
-  local plain = #wrt == 1 and wrt[1] == 1 and options.check_finite == nil
-  return {wrt = table.move(wrt, 1, #wrt, 1, {}), into = into, check_finite = options.check_finite, plain = plain}
+  local first = #wrt == 1 and wrt[1] == 1
+  return {wrt = table.move(wrt, 1, #wrt, 1, {}), into = into, check_finite = options.check_finite, first = first}
 end
 
 -- Calls -----------------------------------------------------------------------------------------------------------
@@ -145,24 +162,17 @@ local function gradients_of(tape, name, options, arguments)
   return table.unpack(results, 1, #options.wrt)
 end
 
--- Checks results for NaN and inf (or does not) until it is closed.
-local function finite_check(on)
-  local before = core.check_finite(on)
-  return setmetatable({}, {__close = function() core.check_finite(before) end})
-end
-
 -- What `finish` makes of a recorded call of f: it gets the tape, the name, options and arguments, and f's results. The
 -- tape ends with the call.
 local function record(finish, name, f, options, arguments)
-  local _ <close> = options.check_finite ~= nil and finite_check(options.check_finite) or nil
-  local tape <close> = core.tape()
+  local tape <close> = core.tape(false, options.check_finite)
   return finish(tape, name, options, arguments, f(track_arguments(tape, name, options, arguments)))
 end
 
--- The same for f of a first argument and further ones, with plain options: the usual call.
+-- The same for f of a first argument, which is differentiated, and further ones: the usual call.
 local function record_first(finish, name, f, options, x, ...)
   if x == nil then raise("%s: argument 1 is missing", name) end
-  local tape <close> = core.tape()
+  local tape <close> = core.tape(false, options.check_finite)
   local copy, count = tape:track(name, x, options.into[1])
   if count == 0 then raise_no_leaf(name, 1, x) end
   return finish(tape, name, options, x, f(copy, ...))
@@ -188,9 +198,9 @@ end
 
 --- A function with f's arguments that returns the gradient of its first result.
 function grad.grad(f, options)
-  check_function(f, "bp.grad")
+  check_differentiable(f, "bp.grad")
   options = read_options(options, "bp.grad")
-  if options.plain then
+  if options.first then
     return function(...) return record_first(finish_first_gradient, "bp.grad", f, options, ...) end
   end
   return function(...) return record(finish_gradients, "bp.grad", f, options, table.pack(...)) end
@@ -207,13 +217,13 @@ end
 -- The further results are taken before the sweep, which lets go of values.
 local function finish_value_and_first_gradient(tape, name, options, x, result, ...)
   if select("#", ...) == 0 then return sweep(tape, name, result), (first_gradient(tape, name, options, x)) end
-  local further = table.pack(outcomes(tape, ...))
+  local further = table.pack(outcomes(tape, name, ...))
   local value = sweep(tape, name, result)
   return value, first_gradient(tape, name, options, x), table.unpack(further, 1, further.n)
 end
 
 local function finish_value_and_gradients(tape, name, options, arguments, result, ...)
-  local further = select("#", ...) == 0 and {n = 0} or table.pack(outcomes(tape, ...))
+  local further = select("#", ...) == 0 and {n = 0} or table.pack(outcomes(tape, name, ...))
   local value = sweep(tape, name, result)
   return in_order(value, table.pack(gradients_of(tape, name, options, arguments)), further)
 end
@@ -221,9 +231,9 @@ end
 --- The same, returning the value, the gradients, then f's further results as plain values. Errors bear `name`.
 function grad.value_and_grad(f, options, name)
   name = name or "bp.value_and_grad"
-  check_function(f, name)
+  check_differentiable(f, name)
   options = read_options(options, name)
-  if options.plain then
+  if options.first then
     return function(...) return record_first(finish_value_and_first_gradient, name, f, options, ...) end
   end
   return function(...) return record(finish_value_and_gradients, name, f, options, table.pack(...)) end
@@ -237,7 +247,7 @@ end
 
 --- x untracked: no gradient flows.
 function grad.constant(x)
-  return grad.value(x)
+  return tree.map("bp.constant", function(leaf) return core.value(leaf, "bp.constant") end, x)
 end
 
 -- vjp -------------------------------------------------------------------------------------------------------------
@@ -282,7 +292,8 @@ local function seed_partial(tape, result, cotangent, path)
 end
 
 --- One gradient for each argument, any number of times. Without a cotangent, ones.
-function Pullback:__call(cotangent)
+function Pullback:__call(cotangent, surplus)
+  if surplus ~= nil then raise("bp.vjp: a pullback takes one cotangent: a list of them for a list of results") end
   local tape, arguments, name = self.tape, self.arguments, "bp.vjp"
   tape:begin()
   if cotangent == nil then
@@ -299,14 +310,21 @@ function Pullback:__call(cotangent)
 end
 
 function Pullback:close()
+  if getmetatable(self) ~= Pullback then raise("bp.vjp: close a pullback with a colon: pullback:close()") end
   self.tape:close()
+  self.closed = true
+end
+
+function Pullback:__tostring()
+  local count = self.arguments.n
+  return ("%spullback to %d argument%s"):format(self.closed and "closed " or "", count, count == 1 and "" or "s")
 end
 
 Pullback.__close = Pullback.close
 
 --- Value, pullback, further results. All arguments are tracked; the tape lives until the pullback is closed.
 function grad.vjp(f, ...)
-  check_function(f, "bp.vjp")
+  check_differentiable(f, "bp.vjp")
   local arguments = table.pack(...)
   local tape = core.tape(true)
   local _ <close> = setmetatable({}, {__close = function(_, err) if err ~= nil then tape:close() end end})
@@ -316,12 +334,12 @@ function grad.vjp(f, ...)
   local leaves = 0
   tree.visit(results[1], function(leaf)
     leaves = leaves + 1
-    tape:owns(leaf)
+    tape:owns(leaf, "bp.vjp")
   end, "bp.vjp")
   if leaves == 0 then
     raise("bp.vjp: the function's first result must hold a number or an array, got %s", tree.describe(results[1]))
   end
-  local values = table.pack(outcomes(tape, table.unpack(results, 1, results.n)))
+  local values = table.pack(outcomes(tape, "bp.vjp", table.unpack(results, 1, results.n)))
   tape:seal()
   local pullback = setmetatable({tape = tape, arguments = arguments, result = results[1]}, Pullback)
   return values[1], pullback, table.unpack(values, 2, values.n)
@@ -350,7 +368,7 @@ end
 -- user's, which may raise: not in the middle of a descent, so that nothing is done and nil returned. Errors bear `name`.
 function grad.descend(name, f, decay, rate, params, ...)
   local tape <close> = core.tape()
-  local copy, count, instances = tape:track(name, params)
+  local copy, count, instances = tape:track(name, params, nil, true)
   if instances then return nil end
   if count == 0 then raise_no_leaf(name, 1, params) end
   local value = sweep(tape, name, (f(copy, ...)), true)

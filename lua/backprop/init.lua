@@ -19,7 +19,7 @@ local check = require "backprop.check"
 local profile = require "backprop.profile"
 local arrays = require "backprop.arrays"
 
-local raise = core.raise
+local raise, keep_line = core.raise, core.keep_line
 
 local bp = {_VERSION = "backprop scm-1"}
 
@@ -30,21 +30,23 @@ for _, row in ipairs(rows) do bp[row.name] = core[row.name] end
 
 -- Arrays, and operations that read better in Lua ---------------------------------------------------------------------
 
-for name, f in pairs(arrays.functions) do bp[name] = f end
+for name, f in pairs(arrays.functions) do bp[name] = keep_line(f) end
 for _, name in ipairs {"zeros", "ones", "full", "eye", "linspace", "rng", "set_threads"} do bp[name] = core[name] end
 
 local not_methods = {add = true, sub = true, mul = true, div = true, stack = true, concat = true, konst = true}
 for _, row in ipairs(rows) do
   if not not_methods[row.name] then core.methods[row.name] = bp[row.name] end
 end
-for name, f in pairs(arrays.methods) do core.methods[name] = f end
+for name, f in pairs(arrays.methods) do core.methods[name] = arrays.functions[name] and bp[name] or keep_line(f) end
 
 -- Structures --------------------------------------------------------------------------------------------------------
 
-bp.kind = tree.kind
+bp.kind = keep_line(tree.kind)
 bp.record, bp.list, bp.static = record.record, record.list, record.static
-bp.zero, bp.one, bp.add, bp.instance = tree.zero, tree.one, tree.add, tree.instance
-bp.leaves, bp.paths = tree.leaves, tree.paths
+bp.zero, bp.one, bp.add = keep_line(tree.zero), keep_line(tree.one), keep_line(tree.add)
+bp.instance = tree.instance
+bp.leaves = keep_line(function(x) return tree.leaves(x) end)
+bp.paths = keep_line(function(x) return tree.paths(x) end)
 for _, name in ipairs {"lens", "view", "set", "over", "preview", "collect", "fields", "at", "each", "filtered",
   "element_at", "row_at", "column_at", "range"} do
   bp[name] = lens[name]
@@ -60,7 +62,7 @@ end
 
 bp.eval, bp.grad, bp.vjp = grad.eval, grad.grad, grad.vjp
 function bp.value_and_grad(f, options) return grad.value_and_grad(f, options) end
-bp.constant, bp.value = grad.constant, grad.value
+bp.constant, bp.value = keep_line(grad.constant), keep_line(grad.value)
 bp.op, bp.nograd, bp.iso = op.op, op.nograd, op.iso
 bp.check, bp.profile = check.check, profile.profile
 bp.optim = require "backprop.optim"
@@ -68,7 +70,8 @@ bp.data = require "backprop.data"
 bp.stats = core.stats
 
 --- Stops at the first operation that makes a NaN or inf, forward or backward, naming the line that called it.
-function bp.check_finite(on)
+function bp.check_finite(on, surplus)
+  if surplus ~= nil then raise("bp.check_finite: expected 1 argument: true or false, for every function") end
   if type(on) ~= "boolean" then raise("bp.check_finite: expected true or false, got %s", tree.describe(on)) end
   core.check_finite(on)
 end

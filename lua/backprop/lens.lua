@@ -151,8 +151,9 @@ local function view_steps(name, x, me, lenient)
 end
 
 --- The part of x. An error where it is missing, or where there are many.
-function lens.view(x, object)
+function lens.view(x, object, surplus)
   local me = inside[object] or insider("bp.view", object)
+  if surplus ~= nil then raise("bp.view: expected one lens: `..` composes two") end
   local flat = me.flat
   if not flat then return view_steps("bp.view", x, me) end
   for i = 1, #flat do
@@ -200,8 +201,11 @@ end
 
 -- What the user put in place must be what the field was declared to hold. A part that a further field step built was
 -- verified by that step, and is not gone over again on the way up.
-local function check_part(step, following, part)
-  if step.check and not (following and following.metatable) then step.check(part) end
+local function check_part(name, me, i, part)
+  local step, following = me.steps[i], me.steps[i + 1]
+  if not step.misfit or following and following.metatable then return end
+  local path, expected, got = step.misfit(part)
+  if path then raise("%s: %s: expected %s, got %s", name, tree.under(place(me, i + 1), path), expected, sized(got)) end
 end
 
 -- A copy of x with every part replaced by f(part). With `blind`, f does not look at the part, which is then not read
@@ -224,12 +228,13 @@ local function rebuild(name, x, me, i, f, blind)
     if part == nil then return x end
   end
   part = rebuild(name, part, me, i + 1, f, blind)
-  check_part(step, following, part)
+  check_part(name, me, i, part)
   return step:put(x, part, name)
 end
 
 --- A copy of x (of the path to the part only) with v for the part; x itself where the part is missing.
-function lens.set(x, object, v)
+function lens.set(x, object, v, surplus)
+  if surplus ~= nil then raise("bp.set: expected 3 arguments: a structure, a lens and the new part") end
   local me = insider("bp.set", object)
   return rebuild("bp.set", x, me, 1, function() return v end, true)
 end
@@ -266,7 +271,7 @@ local function field_accepts(step, x) return getmetatable(x) == step.metatable e
 local function field_get(step, x) return x[step.key] end -- a field set to nil is an error
 
 --- The lens of a record's field, for record.lua. field: owner (name of the record type), metatable (of its records),
--- key, focus (declared type of the field or nil: {lenses, metatable, element}), check(value) (raises).
+-- key, focus (declared type of the field or nil: {lenses, metatable, element}), misfit(value) (see record.lua).
 function lens.field(field)
   field.crumb = crumb(field.key)
   field.text = field.owner .. ".lens" .. field.crumb

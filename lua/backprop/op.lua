@@ -21,12 +21,12 @@ local op = {}
 local function append_leaves(list, x, name)
   if kind(x) then
     list[#list + 1] = x
-    return tracked(x)
+    return tracked(x, name)
   end
   local any = false
   tree.visit(x, function(leaf)
     list[#list + 1] = leaf
-    any = any or tracked(leaf)
+    any = tracked(leaf, name) or any
   end, name)
   return any
 end
@@ -58,14 +58,45 @@ local function cotangent_of(entry, cotangents)
   end, entry.result)
 end
 
--- Puts the leaves of one gradient into the list of all, beside those of its argument. `argument` is plain.
-local function take_apart(entry, argument, gradient, gradients, before, path)
-  if tree.is_leaf(argument) then
-    if gradient ~= nil and tree.is_leaf(argument) ~= tree.is_leaf(gradient) then
-      raise("%s: the pullback's gradient of %s must be %s, got %s", entry.name, path, tree.describe(argument),
-        tree.describe(gradient))
+-- For every branch of an argument, the numbers of the leaves it holds, by key.
+local function number_leaves(argument, before, name)
+  local numbers, count = {}, before
+  local function visit(branch)
+    numbers[branch] = {}
+    for _, key in ipairs(tree.keys(branch, name)) do
+      local part = branch[key]
+      if tree.is_leaf(part) then
+        count = count + 1
+        numbers[branch][key] = count
+      elseif tree.is_branch(part) and not numbers[part] then
+        visit(part)
+      end
     end
-    gradients[before + 1] = gradient or false
+  end
+  visit(argument)
+  return numbers
+end
+
+local function sum(x, y)
+  local class = tree.class_of(x)
+  return class and class.add(x, y) or core.add(x, y)
+end
+
+local function take_leaf(entry, argument, gradient, gradients, number, path)
+  if gradient ~= nil and not tree.is_leaf(gradient) then
+    raise("%s: the pullback's gradient of %s must be %s, got %s", entry.name, path, tree.describe(argument),
+      tree.describe(gradient))
+  end
+  local before = gradients[number]
+  gradients[number] = before and gradient and sum(before, gradient) or gradient or before or false
+end
+
+-- Puts the leaves of one gradient into the list of all, beside those of its argument, which is plain. The leaves of a
+-- branch at two paths are inputs once: `seen` has the branches of this argument and their gradients, and one that is
+-- another than the first is added to it, by the `numbers` of the leaves.
+local function take_apart(entry, argument, gradient, gradients, before, path, seen, numbers)
+  if tree.is_leaf(argument) then
+    take_leaf(entry, argument, gradient, gradients, before + 1, path)
     return before + 1
   elseif not tree.is_branch(argument) then
     return before
@@ -74,12 +105,21 @@ local function take_apart(entry, argument, gradient, gradients, before, path)
     raise("%s: the pullback's gradient of %s must be a table like it, got %s", entry.name, path,
       tree.describe(gradient))
   end
+  if not numbers then
+    if seen[argument] ~= nil then
+      if gradient == nil or rawequal(gradient, seen[argument]) then return before end
+      take_apart(entry, argument, gradient, gradients, 0, path, seen, seen.numbers())
+      return before
+    end
+    seen[argument] = gradient or false
+  end
   local known = {}
   for _, key in ipairs(tree.keys(argument, entry.name)) do
     known[key] = true
     local part
     if gradient ~= nil then part = rawget(gradient, key) end
-    before = take_apart(entry, argument[key], part, gradients, before, tree.join(path, key))
+    local start = numbers and (numbers[argument][key] or 1) - 1 or before
+    before = take_apart(entry, argument[key], part, gradients, start, tree.join(path, key), seen, numbers)
   end
   for key, part in next, gradient or {} do
     if not known[key] and part ~= nil and rawget(argument, key) == nil then
@@ -104,14 +144,28 @@ local function pullback(entry, cotangents)
   check_count(entry, returned.n)
   local gradients, before = {}, 0
   for position = 1, entry.arguments.n do
-    before = take_apart(entry, entry.arguments[position], returned[position], gradients, before,
-      "argument " .. position)
+    local argument, start = entry.arguments[position], before
+    local seen = not kind(argument) and {numbers = function() return number_leaves(argument, start, entry.name) end}
+    before = take_apart(entry, argument, returned[position], gradients, before, "argument " .. position, seen)
   end
   return gradients
 end
 
+-- What the core calls input leaf number k in an error: "argument 1.layer2.w".
+local function place(entry, k)
+  local count, found = 0, nil
+  for position = 1, entry.arguments.n do
+    tree.visit(entry.arguments[position], function(_, where)
+      count = count + 1
+      if count == k then found = tree.under("argument " .. position, where()) end
+    end)
+  end
+  return found
+end
+
 core.set_functions {
   pullback = pullback,
+  place = place,
   add_instances = function(x, y) return tree.class_of(x).add(x, y) end,
   element = core.element,
   row = core.row,
@@ -204,7 +258,9 @@ local function check_unchanged(before, after)
     for i = 1, #from do
       if not found and unused[i] ~= nil and same_leaf(leaf, unused[i]) then found = i end
     end
-    if not found then raise("bp.iso: leaf %s was changed, not moved", tree.paths(after)[k]) end
+    if not found then
+      raise("bp.iso: %s was changed, not moved", tree.under("the result", tree.paths(after)[k]))
+    end
     unused[found] = nil
   end
 end
@@ -217,7 +273,7 @@ function op.iso(to, from)
   end
   return function(...)
     local result = to(...)
-    check_unchanged({...}, {result})
+    check_unchanged({...}, result)
     return result
   end
 end

@@ -26,7 +26,7 @@ local function each_leaf(holder, key, gradient, path, f)
     if not tree.is_leaf(gradient) then
       raise("bp.optim: the gradient%s must be %s, got %s", path, tree.describe(parameter), tree.describe(gradient))
     end
-    f(holder, key, parameter, gradient)
+    f(holder, key, parameter, gradient, path)
   elseif parameter == nil then
     raise("bp.optim: the parameters are missing")
   elseif path == "" and not tree.is_branch(parameter) then
@@ -36,7 +36,8 @@ local function each_leaf(holder, key, gradient, path, f)
       raise("bp.optim: the gradient%s must be structured like the parameters, got %s", path, tree.describe(gradient))
     end
     for _, name in ipairs(tree.keys(parameter, "bp.optim")) do
-      each_leaf(parameter, name, rawget(gradient, name), (path == "" and " at " or path .. ".") .. tostring(name), f)
+      local below = path == "" and " at " .. tree.join("", name) or tree.join(path, name)
+      each_leaf(parameter, name, rawget(gradient, name), below, f)
     end
   end
 end
@@ -45,18 +46,16 @@ local function scaled_copy(a, x)
   return kind(x) == "number" and a * x or core.mul(x, a)
 end
 
-local function check_leaf(parameter, gradient)
-  if core.tracked(parameter) then raise("bp.optim: a parameter is tracked: step outside of the function") end
-  if kind(parameter) ~= kind(gradient) and kind(parameter) ~= nil then
-    raise("bp.optim: the gradient must be %s, got %s", tree.describe(parameter), tree.describe(gradient))
+local function check_leaf(parameter, gradient, path)
+  if core.tracked(parameter) then
+    raise("bp.optim: the parameter%s is tracked: step outside of the function", path)
+  elseif kind(parameter) == "released" then
+    raise("bp.optim: the parameter%s was released", path)
+  elseif kind(parameter) ~= kind(gradient) and kind(parameter) ~= nil then
+    raise("bp.optim: the gradient%s must be %s, got %s", path, tree.describe(parameter), tree.describe(gradient))
   end
-  if kind(parameter) == "vector" or kind(parameter) == "matrix" then
-    local trouble = tree.mismatch(parameter, gradient)
-    if trouble then raise("bp.optim: parameter and gradient: %s", trouble) end
-    if parameter:dtype() ~= gradient:dtype() then
-      raise("bp.optim: a parameter is %s and its gradient %s", parameter:dtype(), gradient:dtype())
-    end
-  end
+  local trouble = tree.mismatch(parameter, gradient)
+  if trouble then raise("bp.optim: parameter and gradient%s: %s", path, trouble) end
 end
 
 -- The parameters as a list of {holder, key, parameter, gradient, id}; those of one storage are one.
@@ -66,10 +65,10 @@ local function parameters_of(params, grads)
     raise("bp.optim: a bare number cannot be changed in place: put it in a table")
   end
   local seen = {}
-  each_leaf({params}, 1, grads, "", function(holder, key, parameter, gradient)
-    check_leaf(parameter, gradient)
+  each_leaf({params}, 1, grads, "", function(holder, key, parameter, gradient, path)
+    check_leaf(parameter, gradient, path)
     local array = kind(parameter) == "vector" or kind(parameter) == "matrix"
-    local id = array and core.storage_key(parameter) or nil
+    local id = array and core.storage_key(parameter, true) or nil
     if not array then
       seen[holder] = seen[holder] or {}
       if seen[holder][key] then return end -- a table at two paths
@@ -143,10 +142,10 @@ function Optimiser:minimize(f, params, ...)
   check_self(self)
   check_rate(self)
   if not tree.callable(f) then raise("bp.optim: expected a function, got %s", tree.describe(f)) end
+  if params == nil then raise("bp.optim: the parameters are missing") end
   if kind(params) == "number" then
     raise("bp.optim: a bare number cannot be changed in place: put it in a table")
   end
-  if params == nil then raise("bp.optim: the parameters are missing") end
   if self.descends then -- the sweep ends in the parameters: no gradient is made
     local loss = grad.descend("bp.optim", f, 1 - self.lr * self.weight_decay, self.lr, params, ...)
     if loss ~= nil then
@@ -160,12 +159,18 @@ function Optimiser:minimize(f, params, ...)
   return loss
 end
 
+-- Decays of running averages: at 1 nothing new would ever enter.
+local below_one = {beta1 = true, beta2 = true, alpha = true}
+
 -- Options with their defaults; anything else is an error.
 local function new(name, options, defaults, update)
   if options ~= nil and type(options) ~= "table" then
     raise("bp.optim.%s: expected a table of options, got %s", name, tree.describe(options))
   end
-  local self = {update = update, states = setmetatable({}, {__mode = "k"}), steps = 0}
+  local self = {
+    name = name, settings = {}, update = update, descends = false, decoupled = false,
+    states = setmetatable({}, {__mode = "k"}), steps = 0,
+  }
   for key, value in pairs(defaults) do self[key] = value end
   for key, value in pairs(options or {}) do
     if defaults[key] == nil then raise("bp.optim.%s: unknown option '%s'", name, tostring(key)) end
@@ -174,10 +179,27 @@ local function new(name, options, defaults, update)
     end
     if type(value) == "number" and not (value >= 0 and value < math.huge) then
       raise("bp.optim.%s: %s cannot be %g", name, key, value)
+    elseif below_one[key] and value >= 1 then
+      raise("bp.optim.%s: %s must be less than 1, got %g", name, key, value)
     end
     self[key] = value
   end
+  for key in pairs(defaults) do self.settings[#self.settings + 1] = key end
+  table.sort(self.settings)
   return setmetatable(self, Optimiser)
+end
+
+-- A setting that does not exist is a mistake that would pass without a word.
+function Optimiser:__newindex(key)
+  raise("bp.optim.%s: there is no setting '%s'; its settings: %s", self.name, tostring(key),
+    table.concat(self.settings, ", "))
+end
+
+function Optimiser:__tostring()
+  local texts = {}
+  for i, key in ipairs(self.settings) do texts[i] = ("%s = %s"):format(key, self[key]) end
+  return ("%s{%s} after %d step%s"):format(self.name, table.concat(texts, ", "), self.steps,
+    self.steps == 1 and "" or "s")
 end
 
 -- Methods ---------------------------------------------------------------------------------------------------------

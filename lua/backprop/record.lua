@@ -78,7 +78,7 @@ function record.list(Type)
   if element.static then raise("bp.list: the field as a whole is bp.static, not its elements") end
   local object = setmetatable({}, TYPE_OBJECT)
   described[object] = {
-    name = ("list(%s)"):format(element.name), element = element,
+    name = (kinds[Type] and "list(%q)" or "list(%s)"):format(element.name), element = element,
     misfit = function(value) return list_misfit(element, value) end,
   }
   return object
@@ -206,9 +206,7 @@ end
 
 local function check_field(info, field, value)
   local path, expected, got = field.type.misfit(value)
-  if path then
-    raise("%s.%s: expected %s, got %s", info.name, under(field.name, path), expected, describe(got))
-  end
+  if path then raise("%s.%s: expected %s, got %s", info.name, under(field.name, path), expected, describe(got)) end
 end
 
 local function construct(info, contents)
@@ -292,17 +290,17 @@ local function new_lenses(info)
   for _, field in ipairs(info.fields) do
     lenses[field.name] = lens.field {
       owner = info.name, metatable = info.metatable, key = field.name, focus = field.type,
-      check = function(value) check_field(info, field, value) end,
+      misfit = field.type.misfit,
     }
   end
   local metatable = {
     __name = "lenses",
-    __index = function(_, key) raise_unknown(info, "field", key) end,
+    __index = setmetatable(lenses, {__index = function(_, key) raise_unknown(info, "field", key) end}),
     __newindex = function() raise("%s.lens: the lenses of a record type cannot be changed", info.name) end,
     __tostring = function() return info.name .. ".lens" end,
   }
   tree.opaque(metatable, "table of lenses")
-  return setmetatable(lenses, metatable)
+  return setmetatable({}, metatable)
 end
 
 local function declare(info)
@@ -318,7 +316,7 @@ local function declare(info)
   }, {__index = function(_, key) return rawget(info.methods, key) end})
   local metatable = {
     __name = "record type",
-    __call = function(_, contents) return construct(info, contents) end,
+    __call = core.keep_line(function(_, contents) return construct(info, contents) end),
     __index = own,
     __newindex = function(_, key, f) define_method(info, key, f) end,
     __tostring = function() return "record type " .. info.name end,
@@ -331,7 +329,9 @@ end
 
 --- A record type with these fields, each "name" or {"name", Type}.
 function record.record(name, ...)
-  if type(name) ~= "string" or name == "" then raise("bp.record: expected a name first, got %s", describe(name)) end
+  if type(name) ~= "string" or name == "" then
+    raise("bp.record: expected a name first, got %s", name == "" and "an empty string" or describe(name))
+  end
   local info = {name = name, methods = {}}
   info.fields, info.declared = parse_fields(name, ...)
   info.misfit = function(value) return record_misfit(info, value) end

@@ -66,7 +66,7 @@ function tree.class_of(x)
 end
 
 --- The kind of anything, the same for plain and tracked: "number", "vector", "matrix", "instance", "record", or else
--- Lua's own type.
+-- Lua's own type. Of leaves that are of no more use: "released", "stale".
 function tree.kind(x)
   local info = known[getmetatable(x)]
   return kind(x) or info and (info.class and "instance" or info.type and "record") or type(x)
@@ -76,11 +76,31 @@ function tree.article(noun)
   return (noun:find("^[AEIOaeio]") and "an " or "a ") .. noun
 end
 
---- "a matrix", "an Encoder", "nothing": what x is, for messages.
+-- Leaves of no more use, and what messages say where one is met.
+local spoilt = {
+  released = {"a released array", "the array was released"},
+  stale = {"a tracked value whose call has ended", "a tracked value is used after the call that tracked it has ended"},
+}
+
+--- "a matrix", "a tracked vector", "an Encoder", "nil": what x is, for messages.
 function tree.describe(x)
-  if x == nil then return "nothing" end
+  if x == nil then return "nil" end
+  local sort = kind(x)
+  if spoilt[sort] then return spoilt[sort][1] end
+  if core.tracked(x) then return "a tracked " .. sort end
   local info = known[getmetatable(x)]
   return tree.article(info and info.name or tree.kind(x))
+end
+
+--- Raises if a leaf is of no more use: `sort` is its kind. `structure` is what it was found in, to name the path.
+function tree.refuse_spoilt(name, sort, leaf, structure)
+  local trouble = spoilt[sort]
+  if not trouble then return end
+  local place = ""
+  tree.visit(structure, function(other, where)
+    if rawequal(other, leaf) and place == "" and where() ~= "" then place = "at " .. where() .. ": " end
+  end, name)
+  raise("%s: %s%s", name, place, trouble[2])
 end
 
 function tree.callable(f)
@@ -93,6 +113,11 @@ function tree.join(path, key)
   if type(key) ~= "string" then return ("%s[%s]"):format(path, tostring(key)) end
   if not key:find("^[%a_][%w_]*$") then return ("%s[%q]"):format(path, key) end
   return path == "" and key or path .. "." .. key
+end
+
+--- A path below another: "layers" and "[2].w" give "layers[2].w".
+function tree.under(path, rest)
+  return path .. ((rest == "" or rest:find("^%[")) and "" or ".") .. rest
 end
 
 local function path_of(walk, depth)
@@ -330,7 +355,9 @@ end
 
 local function filler(method, number, make)
   return function(leaf)
-    if kind(leaf) == "number" then return number end
+    local sort = kind(leaf)
+    if sort == "number" then return number end
+    tree.refuse_spoilt("bp." .. method, sort, leaf, leaf)
     local class = leaf_class(leaf)
     if class then return class[method](core.tracked(leaf) and core.value(leaf) or leaf) end
     local rows, columns = leaf:shape()
@@ -346,13 +373,16 @@ function tree.zero(x) return tree.map("bp.zero", zero_leaf, x) end
 
 function tree.one(x) return tree.map("bp.one", one_leaf, x) end
 
---- Why two leaves of a structure do not go together, or nil: arrays of one kind must be of one shape.
+--- Why two leaves of a structure do not go together, or nil: arrays of one kind must be of one shape and dtype.
 function tree.mismatch(x, y)
   local sort = kind(x)
   if sort ~= kind(y) or sort ~= "vector" and sort ~= "matrix" then return nil end
   local rows, columns = x:shape()
   local other_rows, other_columns = y:shape()
-  if rows == other_rows and columns == other_columns then return nil end
+  if rows == other_rows and columns == other_columns then
+    local dtype, other = x:dtype(), y:dtype()
+    return dtype ~= other and ("%s and %s do not mix: convert one with x:astype(%q)"):format(dtype, other, dtype) or nil
+  end
   if not columns then return ("%d and %d elements do not agree"):format(rows, other_rows) end
   return ("shapes %dx%d and %dx%d do not agree"):format(rows, columns, other_rows, other_columns)
 end
@@ -365,7 +395,10 @@ local function add_leaves(where, x, y)
   return core.add(x, y)
 end
 
-function tree.add(x, y) return tree.map_at("bp.add", add_leaves, x, y) end
+function tree.add(x, y, surplus)
+  if surplus ~= nil then raise("bp.add: expected 2 arguments") end
+  return tree.map_at("bp.add", add_leaves, x, y)
+end
 
 -- What the walk of the core (src/binding/structures.c) leaves to us. `place` is a list of keys.
 
@@ -378,12 +411,13 @@ core.set_functions {
   keys = function(name, place, t) return sorted_keys(t, walk_to(name, place), #place) end,
   cycle = function(name, place) raise_cycle(walk_to(name, place), #place) end,
   differ = function(name, place, x, y) raise_difference(walk_to(name, place), #place, x, y) end,
+  at = function(name, place) return at(walk_to(name, place), #place) end,
   zero_instance = function(x) return tree.class_of(x).zero(x) end,
 }
 
 -- Declaring -------------------------------------------------------------------------------------------------------
 
-local class_methods = {zero = "needed", add = "needed", one = "needed", scale = "optional", dot = "optional"}
+local class_methods = {zero = true, add = true, one = true, scale = true, dot = true}
 
 --- Objects with this metatable become leaves, whose gradients are made with the functions of class. Returns it.
 function tree.instance(metatable, class)
@@ -401,8 +435,8 @@ function tree.instance(metatable, class)
       raise("bp.instance: expected a function for '%s', got %s", name, tree.describe(method))
     end
   end
-  for name, need in next, class_methods do
-    if need == "needed" and not class[name] then raise("bp.instance: the function '%s' is missing", name) end
+  for _, name in ipairs {"zero", "add", "one"} do
+    if not class[name] then raise("bp.instance: the function '%s' is missing", name) end
   end
   note(metatable, {sort = "leaf", class = class})
   return metatable

@@ -13,7 +13,7 @@ bp_array bp_check_shape(lua_State *L, bp_state *s, int index, const char *name) 
   size_t m = matrix ? bp_check_size(L, s, index + 1, name) : 0;
   int last = matrix || lua_isnil(L, index + 1) ? index + 2 : index + 1;
   bp_dtype dtype = bp_check_dtype(L, s, last, name);
-  if (lua_gettop(L) > last) bp_raise(L, s, "%s: expected at most %d arguments, got %d", name, last, lua_gettop(L));
+  bp_check_count(L, s, last, name);
   if (m != 0 && n > BP_MAX_ELEMENTS / m)
     bp_raise(L, s, "%s: %d x %d elements are more than 2^31 - 1", name, (int)n, (int)m);
   return matrix ? bp_shape_matrix(n, m, dtype) : bp_shape_vector(n, dtype);
@@ -48,6 +48,7 @@ static int eye(lua_State *L) {
   bp_state *s = bp_state_of(L);
   size_t n = bp_check_size(L, s, 1, "bp.eye");
   bp_dtype dtype = bp_check_dtype(L, s, 2, "bp.eye");
+  bp_check_count(L, s, 2, "bp.eye");
   if (n != 0 && n > BP_MAX_ELEMENTS / n)
     bp_raise(L, s, "bp.eye: %d x %d elements are more than 2^31 - 1", (int)n, (int)n);
   bp_handle *handle = bp_push_new(L, s, bp_shape_matrix(n, n, dtype));
@@ -60,6 +61,7 @@ static int linspace(lua_State *L) {
   bp_state *s = bp_state_of(L);
   double a = check_number(L, s, 1, "bp.linspace"), b = check_number(L, s, 2, "bp.linspace");
   size_t n = bp_check_size(L, s, 3, "bp.linspace");
+  bp_check_count(L, s, 4, "bp.linspace");
   bp_handle *handle = bp_push_new(L, s, bp_shape_vector(n, bp_check_dtype(L, s, 4, "bp.linspace")));
   for (size_t i = 0; i < n; i++) {
     double t = n == 1 ? 0 : (double)i / (double)(n - 1);
@@ -68,13 +70,25 @@ static int linspace(lua_State *L) {
   return 1;
 }
 
-/* Reads a list of numbers at the top of the stack into row i; false when it meets something tracked. */
+static bool is_tracked_number(lua_State *L, bp_state *s, int index, const char *name) {
+  const bp_variable *variable = bp_variable_at(L, s, index);
+  if (variable == NULL) return false;
+  const bp_node *node = &bp_check_variable(L, s, variable, name)->tape.nodes[variable->node];
+  return node->value.rank == 0 && !node->object;
+}
+
+/* Reads a list of numbers at the top of the stack into row i; false when some of them are tracked. */
 static bool read_row(lua_State *L, bp_state *s, const bp_array *array, size_t i, const char *name) {
   size_t n = array->rank == 1 ? array->rows : array->cols;
+  bool plain = true;
   for (size_t k = 0; k < n; k++) {
     lua_Integer position = (lua_Integer)k + 1;
     if (lua_rawgeti(L, -1, position) != LUA_TNUMBER) {
-      if (bp_variable_at(L, s, -1) != NULL) return false;
+      if (is_tracked_number(L, s, -1, name)) {
+        plain = false;
+        lua_pop(L, 1);
+        continue;
+      }
       if (array->rank == 1)
         bp_raise(L, s, "%s: element %I: expected a number, got %s", name, position, bp_type_of(L, s, -1));
       bp_raise(L, s, "%s: element %I, %I: expected a number, got %s", name, (lua_Integer)i + 1, position,
@@ -83,13 +97,13 @@ static bool read_row(lua_State *L, bp_state *s, const bp_array *array, size_t i,
     bp_store(array, array->rank == 1 ? k : i, array->rank == 1 ? 0 : k, lua_tonumber(L, -1));
     lua_pop(L, 1);
   }
-  return true;
+  return plain;
 }
 
 static void check_list(lua_State *L, bp_state *s, const char *name) {
   if (!lua_istable(L, 1)) bp_raise(L, s, "%s: argument 1: expected a table, got %s", name, bp_type_of(L, s, 1));
   if (lua_rawlen(L, 1) > BP_MAX_ELEMENTS) bp_raise(L, s, "%s: the list is too long", name);
-  if (lua_gettop(L) > 2) bp_raise(L, s, "%s: expected at most 2 arguments, got %d", name, lua_gettop(L));
+  bp_check_count(L, s, 2, name);
 }
 
 /* core.vector{...}: nil if an element is tracked. */
@@ -160,13 +174,13 @@ static int array_index(lua_State *L) {
   if (lua_type(L, 2) == LUA_TSTRING) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, s->methods);
     lua_pushvalue(L, 2);
-    if (lua_rawget(L, -2) == LUA_TNIL) bp_raise(L, s, "an array has no method '%s'", lua_tostring(L, 2));
+    if (lua_rawget(L, -2) == LUA_TNIL) bp_raise(L, s, "an array has no field or method '%s'", lua_tostring(L, 2));
     return 1;
   }
-  const bp_handle *handle = bp_check_array(L, s, 1, "array");
+  const bp_handle *handle = bp_check_array(L, s, 1, "x[i]");
   const bp_array *x = &handle->array;
   size_t i = position_at(L, 2, x->rows + 1);
-  if (i == BP_MAX_ELEMENTS) return out_of_range(L, s, "array", 2, x->rows);
+  if (i == BP_MAX_ELEMENTS) return out_of_range(L, s, "x[i]", 2, x->rows);
   if (i == x->rows) {
     lua_pushnil(L);
   } else if (x->rank == 1) {
@@ -180,14 +194,15 @@ static int array_index(lua_State *L) {
 
 static int array_newindex(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  bp_handle *handle = bp_check_writable(L, s, 1, "array");
+  bp_handle *handle = bp_check_writable(L, s, 1, "x[i] = s");
   bp_array *x = &handle->array;
-  if (x->rank == 2) bp_raise(L, s, "a row cannot be assigned: use m[i]:copy(v), or m:set(i, j, s) for an element");
+  if (x->rank == 2)
+    bp_raise(L, s, "m[i] = v: a row cannot be assigned: use m[i]:copy(v), or m:set(i, j, s) for an element");
   size_t i = position_at(L, 2, x->rows);
-  if (i == BP_MAX_ELEMENTS) return out_of_range(L, s, "array", 2, x->rows);
+  if (i == BP_MAX_ELEMENTS) return out_of_range(L, s, "x[i] = s", 2, x->rows);
   if (lua_type(L, 3) != LUA_TNUMBER) {
     bool tracked = bp_variable_at(L, s, 3) != NULL;
-    return bp_raise(L, s, "an element must be a number, got %s%s", bp_type_of(L, s, 3),
+    return bp_raise(L, s, "x[i] = s: an element must be a number, got %s%s", bp_type_of(L, s, 3),
                     tracked ? ": bp.vector{...} of tracked numbers makes a tracked vector" : "");
   }
   bp_store(x, i, 0, lua_tonumber(L, 3));
@@ -196,7 +211,7 @@ static int array_newindex(lua_State *L) {
 }
 
 static int length(lua_State *L) {
-  const bp_handle *handle = bp_check_array(L, bp_state_of(L), 1, "array");
+  const bp_handle *handle = bp_check_array(L, bp_state_of(L), 1, "#x");
   lua_pushinteger(L, (lua_Integer)handle->array.rows);
   return 1;
 }
@@ -213,7 +228,8 @@ static bp_array array_of(lua_State *L, bp_state *s, int index, const char *name)
 }
 
 static int shape(lua_State *L) {
-  bp_array x = array_of(L, bp_state_of(L), 1, "shape");
+  bp_array x = array_of(L, bp_state_of(L), 1, "x:shape");
+  bp_check_count(L, bp_state_of(L), 1, "x:shape");
   lua_pushinteger(L, (lua_Integer)x.rows);
   if (x.rank == 1) return 1;
   lua_pushinteger(L, (lua_Integer)x.cols);
@@ -221,7 +237,8 @@ static int shape(lua_State *L) {
 }
 
 static int dtype(lua_State *L) {
-  bp_array x = array_of(L, bp_state_of(L), 1, "dtype");
+  bp_array x = array_of(L, bp_state_of(L), 1, "x:dtype");
+  bp_check_count(L, bp_state_of(L), 1, "x:dtype");
   lua_pushstring(L, bp_dtype_name(x.dtype));
   return 1;
 }
@@ -240,17 +257,18 @@ static int call_method(lua_State *L, bp_state *s, const char *name, int count) {
 static int get(lua_State *L) {
   bp_state *s = bp_state_of(L);
   if (bp_variable_at(L, s, 1) != NULL) return call_method(L, s, "element", 3);
-  bp_array x = bp_check_array(L, s, 1, "get")->array;
+  bp_array x = bp_check_array(L, s, 1, "x:get")->array;
   if (x.rank == 1) {
     size_t i = position_at(L, 2, x.rows);
-    if (!lua_isnoneornil(L, 3)) return bp_raise(L, s, "get: a vector takes one position");
-    if (i == BP_MAX_ELEMENTS) return out_of_range(L, s, "get", 2, x.rows);
+    if (!lua_isnoneornil(L, 3)) return bp_raise(L, s, "x:get: a vector takes one position");
+    if (i == BP_MAX_ELEMENTS) return out_of_range(L, s, "x:get", 2, x.rows);
     lua_pushnumber(L, bp_load(&x, i, 0));
     return 1;
   }
   size_t i = position_at(L, 2, x.rows), j = position_at(L, 3, x.cols);
-  if (i == BP_MAX_ELEMENTS) return out_of_range(L, s, "get: row", 2, x.rows);
-  if (j == BP_MAX_ELEMENTS) return out_of_range(L, s, "get: column", 3, x.cols);
+  if (i == BP_MAX_ELEMENTS) return out_of_range(L, s, "x:get: row", 2, x.rows);
+  if (j == BP_MAX_ELEMENTS) return out_of_range(L, s, "x:get: column", 3, x.cols);
+  bp_check_count(L, s, 3, "x:get");
   lua_pushnumber(L, bp_load(&x, i, j));
   return 1;
 }
@@ -264,9 +282,10 @@ static void push_row_table(lua_State *L, const bp_array *x, size_t i) {
   }
 }
 
+/* core.totable(x), of a plain array. */
 static int totable(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  bp_array x = bp_check_array(L, s, 1, "totable")->array;
+  bp_array x = bp_check_array(L, s, 1, "x:totable")->array;
   if (x.rank == 1) {
     push_row_table(L, &x, 0);
     return 1;
@@ -384,15 +403,14 @@ static int release(lua_State *L) {
 }
 
 void bp_open_arrays(lua_State *L, bp_state *s) {
-  static const luaL_Reg functions[] = {{"zeros", zeros},       {"ones", ones},       {"full", full},
-                                       {"eye", eye},           {"vector", vector},   {"matrix", matrix},
-                                       {"linspace", linspace}, {"release", release}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"zeros", zeros},   {"ones", ones},         {"full", full},       {"eye", eye},         {"vector", vector},
+      {"matrix", matrix}, {"linspace", linspace}, {"release", release}, {"totable", totable}, {NULL, NULL}};
   static const luaL_Reg metamethods[] = {{"__index", array_index}, {"__newindex", array_newindex},
                                          {"__len", length},        {"__tostring", array_tostring},
                                          {"__eq", bp_equal},       {"__gc", collect},
                                          {"__close", release},     {NULL, NULL}};
-  static const luaL_Reg methods[] = {
-      {"shape", shape}, {"dtype", dtype}, {"get", get}, {"plain_totable", totable}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"shape", shape}, {"dtype", dtype}, {"get", get}, {NULL, NULL}};
   bp_set_functions(L, s, functions);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->array_metatable);
   bp_set_functions(L, s, metamethods);

@@ -23,7 +23,6 @@ typedef struct bp_state {
   int tapes;               /* the table that keeps the tapes' memory */
   struct bp_box *free_box; /* tapes in no use */
   ptrdiff_t unreported;    /* bytes in handles that the collector has not been told about */
-  bool tracing;            /* remember the user's line for every node */
   char source_prefix[256]; /* of our own Lua files, to find the user's line */
 } bp_state;
 
@@ -39,7 +38,6 @@ typedef struct bp_handle {
 typedef struct bp_box {
   bp_tape tape;
   int table;                /* in the registry while open: operations' entries, objects, their gradients, lines */
-  bool read_only;           /* a leaf's array is: there can be no descent */
   uint32_t last_generation; /* a box whose generations are used up is not used again */
   struct bp_box *next_free;
 } bp_box;
@@ -72,6 +70,10 @@ void bp_raise_status(lua_State *L, bp_state *s, bp_status status) __attribute__(
 void bp_push_position(lua_State *L, bp_state *s);
 /* "nil", "string", "vector", "tracked number"..., for messages. */
 const char *bp_type_of(lua_State *L, bp_state *s, int index);
+/* The number of an argument as the user counts: of a method ("x:fill") the object before the colon is none. */
+int bp_argument_number(const char *name, int index);
+/* Raises if more arguments were given. */
+void bp_check_count(lua_State *L, bp_state *s, int most, const char *name);
 /* After the allocator refused: gives the pool back and collects. */
 void bp_make_room(lua_State *L, bp_state *s) __attribute__((cold));
 
@@ -141,7 +143,7 @@ void bp_set_functions(lua_State *L, bp_state *s, const luaL_Reg *functions);
 
 /* Pushes the Lua function of a row. Raises on a malformed row. */
 void bp_push_op(lua_State *L, bp_state *s, const bp_op *op, const char *source);
-/* Notes the line of the user's script that recorded a node, while the state is tracing. */
+/* Notes the line of the user's script that recorded a node, where its tape keeps lines. */
 void bp_trace(lua_State *L, bp_state *s, bp_box *box, bp_index node);
 
 /* Whether a dtype name stands at an index (absent: f64); raises on another string. */
@@ -177,18 +179,16 @@ void bp_push_object(lua_State *L, bp_box *box, bp_index node);
 void bp_add_object(lua_State *L, bp_state *s, bp_box *box, bp_index node);
 
 /* What is done with one leaf, at the top of the stack, which stays. Each pushes one value: */
-/* The leaf as a variable; its gradient goes to the array at index `into`, if that is not 0. Errors bear the names. */
-void bp_track(lua_State *L, bp_state *s, bp_box *box, const char *name, int into, const char *into_name);
 /* An instance as a variable. */
 void bp_track_object(lua_State *L, bp_state *s, bp_box *box);
 /* The gradient of a leaf by its number from 0, the caller's own; nil for an instance that nothing has reached. */
 void bp_push_gradient(lua_State *L, bp_state *s, bp_box *box, bp_index leaf);
 /* The plain value of a result, for the caller to keep: a copy only where others have the storage. */
-void bp_push_outcome(lua_State *L, bp_state *s, bp_box *box);
+void bp_push_outcome(lua_State *L, bp_state *s, bp_box *box, const char *name);
 
 /* ---- variables.c ---- */
 
 /* Pushes the plain value of the leaf at the top of the stack; an array shares storage and is read-only. */
-void bp_push_value(lua_State *L, bp_state *s);
+void bp_push_value(lua_State *L, bp_state *s, const char *name);
 
 #endif

@@ -11,6 +11,8 @@ typedef struct custom_row {
   char name[64];
 } custom_row;
 
+static const char *const ranks[] = {"number", "vector", "matrix"};
+
 /* ---- the trampoline ---------------------------------------------------------------------------------------------- */
 
 static bool is_given_twice(const bp_handle *handle) {
@@ -27,13 +29,36 @@ static void count_arrays(lua_State *L, bp_state *s, size_t count, uint8_t step) 
   }
 }
 
-static void check_gradient(lua_State *L, bp_state *s, const bp_call *call, size_t input, const bp_array *expected,
-                           const bp_array *got) {
+/* Where an input leaf stands in the operation's arguments: "argument 1.w". */
+static const char *place(lua_State *L, bp_state *s, const bp_sweep_call *sweep, size_t input) {
+  bp_push_box_table(L, (bp_box *)sweep->tape);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->functions);
+  lua_getfield(L, -1, "place");
+  lua_rawgeti(L, -3, (lua_Integer)sweep->call.attributes->integer[0]);
+  lua_pushinteger(L, (lua_Integer)input + 1);
+  lua_call(L, 2, 1);
+  return lua_tostring(L, -1);
+}
+
+static void check_gradient(lua_State *L, bp_state *s, const bp_sweep_call *sweep, size_t input,
+                           const bp_array *expected, const bp_array *got) {
   bool same = bp_same_shape(expected, got) && (expected->rank == 0 || expected->dtype == got->dtype);
   if (same) return;
-  bp_raise(L, s, "%s: the pullback's gradient number %d has shape %s (%s), expected %s (%s)", call->op->name,
-           (int)input + 1, bp_describe(got).text, bp_dtype_name(got->dtype), bp_describe(expected).text,
+  const char *name = sweep->call.op->name, *where = place(L, s, sweep, input);
+  if (expected->rank == 0 || got->rank == 0)
+    bp_raise(L, s, "%s: the pullback's gradient of %s must be a %s, got a %s", name, where, ranks[expected->rank],
+             ranks[got->rank]);
+  bp_raise(L, s, "%s: the pullback's gradient of %s has shape %s (%s), expected %s (%s)", name, where,
+           bp_describe(got).text, bp_dtype_name(got->dtype), bp_describe(expected).text,
            bp_dtype_name(expected->dtype));
+}
+
+/* What stands at the top of the stack is no number or array, or belongs to a call. */
+static void wrong_gradient(lua_State *L, bp_state *s, const bp_sweep_call *sweep, size_t input,
+                           const bp_array *expected) {
+  const char *got = bp_type_of(L, s, -1);
+  bp_raise(L, s, "%s: the pullback's gradient of %s must be a %s, got %s", sweep->call.op->name,
+           place(L, s, sweep, input), ranks[expected->rank], got);
 }
 
 /* Adds the gradient at the top of the stack to the slot of an input. An array that nobody else can write any more is
@@ -51,9 +76,8 @@ static void give(lua_State *L, bp_state *s, const bp_sweep_call *sweep, size_t i
     return;
   }
   if (!bp_read_single(L, s, -1, sweep->call.op->name, &gradient, &other) || other != NULL)
-    bp_raise(L, s, "%s: the pullback's gradient number %d: expected a %s, got %s", sweep->call.op->name, (int)input + 1,
-             node->value.rank == 0 ? "number" : "vector or matrix", bp_type_of(L, s, -1));
-  check_gradient(L, s, &sweep->call, input, &node->value, &gradient.array);
+    wrong_gradient(L, s, sweep, input, &node->value);
+  check_gradient(L, s, sweep, input, &node->value, &gradient.array);
   bp_handle *handle = bp_handle_at(L, s, -1);
   bool take = handle != NULL && !tape->kept && !handle->read_only && !is_given_twice(handle) &&
               handle->array.buffer->references == 1;
@@ -197,6 +221,9 @@ static int record(lua_State *L) {
   read_leaves(L, s, 3, row->name, &inputs, objects, &box);
   read_leaves(L, s, 4, row->name, &results, objects + inputs.count, &none);
   if (box == NULL || none != NULL) return bp_raise(L, s, "%s: a forward must return plain values", row->name);
+  for (size_t k = 0; k < results.count && box->tape.check_finite; k++)
+    if (!objects[inputs.count + k] && !bp_all_finite(&s->cx, &results.array[k]))
+      return bp_raise(L, s, "%s: the result has a NaN or inf", row->name);
   bp_tape *tape = &box->tape;
   for (size_t k = 0; k < inputs.count; k++)
     if (inputs.node[k] != BP_NONE) BP_TRY(L, s, bp_node_check(tape, inputs.node[k], &row->op));
@@ -210,7 +237,7 @@ static int record(lua_State *L) {
   BP_TRY(L, s,
          bp_tape_record(tape, &row->op, &inputs, &attributes, results.array, objects + inputs.count, results.count,
                         &first));
-  if (s->tracing) bp_trace(L, s, box, first);
+  if (s->cx.timing || tape->check_finite) bp_trace(L, s, box, first);
   tape->nodes[first].forward = (float)(luaL_optnumber(L, 5, 0) * 1e9);
   lua_createtable(L, (int)results.count, 0);
   for (size_t k = 0; k < results.count; k++) {

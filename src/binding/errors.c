@@ -43,6 +43,17 @@ void bp_make_room(lua_State *L, bp_state *s) {
   bp_pool_drop(&s->cx); /* what the collector has freed just now */
 }
 
+int bp_argument_number(const char *name, int index) {
+  return strchr(name, ':') == NULL ? index : index - 1;
+}
+
+void bp_check_count(lua_State *L, bp_state *s, int most, const char *name) {
+  int given = bp_argument_number(name, lua_gettop(L));
+  most = bp_argument_number(name, most);
+  if (given > most)
+    bp_raise(L, s, "%s: expected at most %d argument%s, got %d", name, most, most == 1 ? "" : "s", given);
+}
+
 const char *bp_type_of(lua_State *L, bp_state *s, int index) {
   static const char *const plain[] = {"number", "vector", "matrix"};
   static const char *const tracked[] = {"tracked number", "tracked vector", "tracked matrix"};

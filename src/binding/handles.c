@@ -37,15 +37,23 @@ static void check_usable(lua_State *L, bp_state *s, const bp_handle *handle, con
 bp_handle *bp_check_array(lua_State *L, bp_state *s, int index, const char *name) {
   bp_handle *handle = bp_handle_at(L, s, index);
   if (handle == NULL) {
-    const char *hint = bp_variable_at(L, s, index) != NULL ? "; bp.value gives a tracked array's values" : "";
-    bp_raise(L, s, "%s: argument %d: expected a vector or matrix, got %s%s", name, index, bp_type_of(L, s, index),
-             hint);
+    int number = bp_argument_number(name, index);
+    const bp_variable *variable = bp_variable_at(L, s, index);
+    if (variable != NULL) bp_check_variable(L, s, variable, name);
+    const char *hint = variable != NULL ? "; bp.value gives a tracked array's values" : "";
+    const char *got = bp_type_of(L, s, index);
+    if (number == 0) bp_raise(L, s, "%s: expected a vector or matrix before the colon, got %s%s", name, got, hint);
+    bp_raise(L, s, "%s: argument %d: expected a vector or matrix, got %s%s", name, number, got, hint);
   }
   check_usable(L, s, handle, name);
   return handle;
 }
 
 bp_handle *bp_check_writable(lua_State *L, bp_state *s, int index, const char *name) {
+  if (bp_variable_at(L, s, index) != NULL)
+    bp_raise(L, s,
+             "%s: a tracked value cannot be changed in place: bp.set(x, bp.element_at(i), s) gives a changed copy",
+             name);
   bp_handle *handle = bp_check_array(L, s, index, name);
   if (handle->read_only) bp_raise(L, s, "%s: the array is read-only; clone it to change it", name);
   return handle;
@@ -174,7 +182,8 @@ size_t bp_check_size(lua_State *L, bp_state *s, int index, const char *name) {
   lua_Integer size = 0;
   if (!bp_to_integer(L, index, &size) || size < 0 || (size_t)size > BP_MAX_ELEMENTS) {
     const char *got = lua_type(L, index) == LUA_TNUMBER ? luaL_tolstring(L, index, NULL) : bp_type_of(L, s, index);
-    bp_raise(L, s, "%s: argument %d: expected a size from 0 to 2^31 - 1, got %s", name, index, got);
+    bp_raise(L, s, "%s: argument %d: expected a size from 0 to 2^31 - 1, got %s", name, bp_argument_number(name, index),
+             got);
   }
   return (size_t)size;
 }
@@ -184,7 +193,8 @@ bp_dtype bp_check_dtype(lua_State *L, bp_state *s, int index, const char *name) 
   const char *text = lua_type(L, index) == LUA_TSTRING ? lua_tostring(L, index) : NULL;
   if (text != NULL && text[0] == 'f' && text[1] == '6' && text[2] == '4' && text[3] == '\0') return BP_F64;
   if (text != NULL && text[0] == 'f' && text[1] == '3' && text[2] == '2' && text[3] == '\0') return BP_F32;
-  bp_raise(L, s, "%s: argument %d: expected \"f64\" or \"f32\", got %s", name, index,
+  if (text != NULL) text = lua_pushfstring(L, "\"%s\"", text);
+  bp_raise(L, s, "%s: argument %d: expected \"f64\" or \"f32\", got %s", name, bp_argument_number(name, index),
            text != NULL ? text : bp_type_of(L, s, index));
   return BP_F64;
 }

@@ -46,9 +46,10 @@ static int scale(lua_State *L) {
 
 static int copy(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  bp_handle *x = bp_check_writable(L, s, 1, "copy");
-  const bp_handle *y = bp_check_array(L, s, 2, "copy");
-  check_like(L, s, &x->array, &y->array, "copy");
+  bp_handle *x = bp_check_writable(L, s, 1, "x:copy");
+  const bp_handle *y = bp_check_array(L, s, 2, "x:copy");
+  bp_check_count(L, s, 2, "x:copy");
+  check_like(L, s, &x->array, &y->array, "x:copy");
   bp_array source = without_overlap(L, s, &y->array, &x->array);
   if (source.data != x->array.data) bp_axpby(&s->cx, 1, &source, 0, &x->array);
   touch(&x->array);
@@ -58,8 +59,9 @@ static int copy(lua_State *L) {
 
 static int fill(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  bp_handle *x = bp_check_writable(L, s, 1, "fill");
-  if (lua_type(L, 2) != LUA_TNUMBER) bp_raise(L, s, "fill: expected a number, got %s", bp_type_of(L, s, 2));
+  bp_handle *x = bp_check_writable(L, s, 1, "x:fill");
+  if (lua_type(L, 2) != LUA_TNUMBER) bp_raise(L, s, "x:fill: expected a number, got %s", bp_type_of(L, s, 2));
+  bp_check_count(L, s, 2, "x:fill");
   bp_fill(&s->cx, &x->array, lua_tonumber(L, 2));
   touch(&x->array);
   lua_settop(L, 1);
@@ -68,16 +70,19 @@ static int fill(lua_State *L) {
 
 static int set(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  bp_handle *x = bp_check_writable(L, s, 1, "set");
+  bp_handle *x = bp_check_writable(L, s, 1, "x:set");
   lua_Integer i = 0, j = 1;
   bool matrix = x->array.rank == 2;
   int value = matrix ? 4 : 3;
+  if (lua_gettop(L) != value)
+    bp_raise(L, s, "x:set: expected %s and an element, got %d argument%s", matrix ? "two positions" : "a position",
+             lua_gettop(L) - 1, lua_gettop(L) == 2 ? "" : "s");
   bool fits = bp_to_integer(L, 2, &i) && (!matrix || bp_to_integer(L, 3, &j));
   if (!fits || i < 1 || j < 1 || (size_t)i > x->array.rows || (size_t)j > x->array.cols)
-    bp_raise(L, s, "set: position %s%s%s is out of range in shape %s", luaL_tolstring(L, 2, NULL), matrix ? ", " : "",
+    bp_raise(L, s, "x:set: position %s%s%s is out of range in shape %s", luaL_tolstring(L, 2, NULL), matrix ? ", " : "",
              matrix ? luaL_tolstring(L, 3, NULL) : "", bp_describe(&x->array).text);
   if (lua_type(L, value) != LUA_TNUMBER)
-    bp_raise(L, s, "set: an element must be a number, got %s", bp_type_of(L, s, value));
+    bp_raise(L, s, "x:set: an element must be a number, got %s", bp_type_of(L, s, value));
   bp_store(&x->array, (size_t)i - 1, (size_t)j - 1, lua_tonumber(L, value));
   touch(&x->array);
   return 0;
@@ -99,10 +104,11 @@ static int adam(lua_State *L) {
   return 0;
 }
 
-/* core.storage_key(x): of a parameter, which must be writable; two handles share it when they are windows of the same
- * elements. */
+/* core.storage_key(x [, to_write]): a key that two handles share when they are windows of the same elements. */
 static int storage_key(lua_State *L) {
-  const bp_handle *x = bp_check_writable(L, bp_state_of(L), 1, "bp.optim");
+  bp_state *s = bp_state_of(L);
+  const bp_handle *x = lua_toboolean(L, 2) ? bp_check_writable(L, s, 1, "bp.optim")
+                                           : bp_check_array(L, s, 1, "bp.optim");
   lua_pushfstring(L, "%p:%d:%d:%d", x->array.data, (int)x->array.rows, (int)x->array.cols, (int)x->array.stride);
   return 1;
 }

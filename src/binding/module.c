@@ -144,6 +144,26 @@ static int raise(lua_State *L) {
   return lua_error(L);
 }
 
+static int finish_kept(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  return lua_gettop(L);
+}
+
+static int call_kept(lua_State *L) {
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, finish_kept);
+  return lua_gettop(L);
+}
+
+/* core.keep_line(f): f behind a C function. Of `return f(x)` Lua forgets the line when f is written in Lua, and errors
+ * could not name it. For functions that call nothing of the user's, whose recursion would use up the C stack. */
+static int keep_line(lua_State *L) {
+  lua_settop(L, 1);
+  lua_pushcclosure(L, call_kept, 1);
+  return 1;
+}
+
 /* core.type_of(x): a word for messages. */
 static int type_of(lua_State *L) {
   lua_pushstring(L, bp_type_of(L, bp_state_of(L), 1));
@@ -152,6 +172,7 @@ static int type_of(lua_State *L) {
 
 static int stats(lua_State *L) {
   bp_state *s = bp_state_of(L);
+  bp_check_count(L, s, 1, "bp.stats");
   bp_stats *stats = &s->cx.stats;
   const struct {
     const char *name;
@@ -170,29 +191,28 @@ static int stats(lua_State *L) {
 
 /* bp.set_threads(n): of BLAS, for the whole process. */
 static int set_threads(lua_State *L) {
+  bp_state *s = bp_state_of(L);
   lua_Integer n = 0;
   if (!bp_to_integer(L, 1, &n) || n < 1 || n > 1024)
-    return bp_raise(L, bp_state_of(L), "bp.set_threads: expected a number of threads from 1 to 1024, got %s",
-                    luaL_tolstring(L, 1, NULL));
+    return bp_raise(L, s, "bp.set_threads: expected a number of threads from 1 to 1024, got %s",
+                    lua_type(L, 1) == LUA_TNUMBER ? luaL_tolstring(L, 1, NULL) : bp_type_of(L, s, 1));
+  bp_check_count(L, s, 1, "bp.set_threads");
   bp_set_threads((int)n);
   return 0;
 }
 
-/* core.check_finite(on): whether an operation that makes a NaN or inf is an error; returns what was set before. */
+/* core.check_finite(on): whether an operation that makes a NaN or inf is an error, on plain values and on tapes opened
+ * from now on. */
 static int check_finite(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  bool before = s->cx.check_finite;
   s->cx.check_finite = lua_toboolean(L, 1);
-  s->tracing = s->cx.check_finite || s->cx.timing;
-  lua_pushboolean(L, before);
-  return 1;
+  return 0;
 }
 
 /* core.timing(on): whether tapes note times and lines. */
 static int timing(lua_State *L) {
   bp_state *s = bp_state_of(L);
   s->cx.timing = lua_toboolean(L, 1);
-  s->tracing = s->cx.check_finite || s->cx.timing;
   return 0;
 }
 
@@ -300,6 +320,7 @@ static bp_state *open_state(lua_State *L) {
 __attribute__((visibility("default"))) int luaopen_backprop_core(lua_State *L) {
   static const luaL_Reg functions[] = {{"raise", raise},
                                        {"type_of", type_of},
+                                       {"keep_line", keep_line},
                                        {"stats", stats},
                                        {"set_threads", set_threads},
                                        {"simd", simd},

@@ -236,15 +236,15 @@ static int64_t read_integer(lua_State *L, bp_state *s, const entry *e, int index
   return p->kind == INDEX ? (int64_t)value - 1 : (int64_t)value;
 }
 
-/* An optional argument may be left out before one of another type: konst(s, n, "f32"). */
-static bool is_left_out(lua_State *L, const parameter *p, int index) {
+/* An optional argument may be left out before a dtype: konst(s, n, "f32"). */
+static bool is_left_out(lua_State *L, const entry *e, const parameter *p, int index) {
   if (lua_isnoneornil(L, index)) return true;
-  return p->kind != DTYPE && p->kind != ACTIVATION && lua_type(L, index) == LUA_TSTRING;
+  return p->kind != DTYPE && e->parameters[e->count - 1].kind == DTYPE && lua_type(L, index) == LUA_TSTRING;
 }
 
 /* Reads one argument; false if it is absent, and then consumes nothing but a nil. */
 static bool read_argument(lua_State *L, bp_state *s, const entry *e, const parameter *p, int index, arguments *a) {
-  bool absent = p->optional && is_left_out(L, p, index);
+  bool absent = p->optional && is_left_out(L, e, p, index);
   switch (p->kind) {
   case VALUE:
     if (!bp_read_operand(L, s, index, e->name, &a->operands, a->operands.count, &a->box)) wrong(L, s, e, index, p);
@@ -285,7 +285,8 @@ static void read_arguments(lua_State *L, bp_state *s, const entry *e, int given,
     bool present = read_argument(L, s, e, &e->parameters[k], index, a);
     if (present || lua_isnil(L, index)) index++;
   }
-  if (given >= index) bp_raise(L, s, "%s: expected at most %d arguments, got %d", e->name, index - 1, given);
+  if (given >= index)
+    bp_raise(L, s, "%s: expected at most %d argument%s, got %d", e->name, index - 1, index == 2 ? "" : "s", given);
 }
 
 /* ---- calls ------------------------------------------------------------------------------------------------------- */
@@ -342,7 +343,7 @@ static int call_plain(lua_State *L, bp_state *s, const entry *e) {
   BP_TRY(L, s, bp_apply(&s->cx, tape, op, &a.operands, NULL, &outcome));
   if (outcome.node != BP_NONE) {
     bp_push_variable(L, s, a.box, outcome.node);
-    if (s->tracing) bp_trace(L, s, a.box, outcome.node);
+    if (s->cx.timing || tape->check_finite) bp_trace(L, s, a.box, outcome.node);
   } else if (outcome.array.rank == 0) {
     lua_pushnumber(L, outcome.number);
   } else {
@@ -382,7 +383,7 @@ static int call(lua_State *L, bp_state *s, const entry *e, int given) {
       lua_pushnumber(L, outcome->number);
     if (handles) lua_replace(L, first + k);
   }
-  if (s->tracing && outcomes[0].node != BP_NONE) bp_trace(L, s, a.box, outcomes[0].node);
+  if (outcomes[0].node != BP_NONE && (s->cx.timing || tape->check_finite)) bp_trace(L, s, a.box, outcomes[0].node);
   return results;
 }
 

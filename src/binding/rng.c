@@ -7,19 +7,25 @@
 
 typedef struct generator {
   const void *mark;
+  lua_Integer seed; /* to be shown */
   bp_rng rng;
 } generator;
 
-static bp_rng *check_generator(lua_State *L, bp_state *s, const char *name) {
+static generator *generator_at(lua_State *L, bp_state *s) {
   generator *g = lua_type(L, 1) == LUA_TUSERDATA && lua_rawlen(L, 1) == sizeof *g ? lua_touserdata(L, 1) : NULL;
-  if (g == NULL || g->mark != &s->rng_mark)
-    bp_raise(L, s, "%s: expected a generator (call it with a colon), got %s", name, bp_type_of(L, s, 1));
+  return g != NULL && g->mark == &s->rng_mark ? g : NULL;
+}
+
+static bp_rng *check_generator(lua_State *L, bp_state *s, const char *name) {
+  generator *g = generator_at(L, s);
+  if (g == NULL) bp_raise(L, s, "%s: expected a generator (call it with a colon), got %s", name, bp_type_of(L, s, 1));
   return &g->rng;
 }
 
 static double check_number(lua_State *L, bp_state *s, int index, const char *name) {
   if (lua_type(L, index) != LUA_TNUMBER)
-    bp_raise(L, s, "%s: argument %d: expected a number, got %s", name, index - 1, bp_type_of(L, s, index));
+    bp_raise(L, s, "%s: argument %d: expected a number, got %s", name, bp_argument_number(name, index),
+             bp_type_of(L, s, index));
   return lua_tonumber(L, index);
 }
 
@@ -29,8 +35,10 @@ static int new_generator(lua_State *L) {
   if (!bp_to_integer(L, 1, &seed))
     bp_raise(L, s, "bp.rng: expected an integer seed, got %s",
              lua_type(L, 1) == LUA_TNUMBER ? luaL_tolstring(L, 1, NULL) : bp_type_of(L, s, 1));
+  bp_check_count(L, s, 1, "bp.rng");
   generator *g = lua_newuserdatauv(L, sizeof *g, 0);
   g->mark = &s->rng_mark;
+  g->seed = seed;
   bp_rng_seed(&g->rng, (uint64_t)seed);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->rng_metatable);
   lua_setmetatable(L, -2);
@@ -42,6 +50,7 @@ static int draw(lua_State *L, const char *name, double (*next)(bp_rng *), double
   bp_state *s = bp_state_of(L);
   bp_rng *rng = check_generator(L, s, name);
   if (lua_isnoneornil(L, sizes)) {
+    bp_check_count(L, s, sizes, name);
     lua_pushnumber(L, base + scale * next(rng));
     return 1;
   }
@@ -53,31 +62,33 @@ static int draw(lua_State *L, const char *name, double (*next)(bp_rng *), double
 
 static int uniform(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  check_generator(L, s, "uniform");
+  check_generator(L, s, "rng:uniform");
   bool bounds = !lua_isnoneornil(L, 2);
-  double a = bounds ? check_number(L, s, 2, "uniform") : 0, b = bounds ? check_number(L, s, 3, "uniform") : 1;
-  return draw(L, "uniform", bp_rng_uniform, a, b - a, 4);
+  double a = bounds ? check_number(L, s, 2, "rng:uniform") : 0, b = bounds ? check_number(L, s, 3, "rng:uniform") : 1;
+  return draw(L, "rng:uniform", bp_rng_uniform, a, b - a, 4);
 }
 
 static int normal(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  check_generator(L, s, "normal");
+  check_generator(L, s, "rng:normal");
   bool moments = !lua_isnoneornil(L, 2);
-  double mean = moments ? check_number(L, s, 2, "normal") : 0, sd = moments ? check_number(L, s, 3, "normal") : 1;
-  if (!(sd >= 0)) bp_raise(L, s, "normal: argument 2: a standard deviation cannot be %f", sd);
-  return draw(L, "normal", bp_rng_normal, mean, sd, 4);
+  double mean = moments ? check_number(L, s, 2, "rng:normal") : 0,
+         sd = moments ? check_number(L, s, 3, "rng:normal") : 1;
+  if (!(sd >= 0)) bp_raise(L, s, "rng:normal: argument 2: a standard deviation cannot be %f", sd);
+  return draw(L, "rng:normal", bp_rng_normal, mean, sd, 4);
 }
 
 static int bernoulli(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  bp_rng *rng = check_generator(L, s, "bernoulli");
-  double p = check_number(L, s, 2, "bernoulli");
-  if (!(p >= 0 && p <= 1)) bp_raise(L, s, "bernoulli: argument 1: a probability cannot be %f", p);
+  bp_rng *rng = check_generator(L, s, "rng:bernoulli");
+  double p = check_number(L, s, 2, "rng:bernoulli");
+  if (!(p >= 0 && p <= 1)) bp_raise(L, s, "rng:bernoulli: argument 1: a probability cannot be %f", p);
   if (lua_isnoneornil(L, 3)) {
+    bp_check_count(L, s, 3, "rng:bernoulli");
     lua_pushnumber(L, bp_rng_uniform(rng) < p);
     return 1;
   }
-  bp_handle *handle = bp_push_new(L, s, bp_check_shape(L, s, 3, "bernoulli"));
+  bp_handle *handle = bp_push_new(L, s, bp_check_shape(L, s, 3, "rng:bernoulli"));
   for (size_t i = 0; i < handle->array.rows; i++)
     for (size_t j = 0; j < handle->array.cols; j++) bp_store(&handle->array, i, j, bp_rng_uniform(rng) < p);
   return 1;
@@ -86,8 +97,9 @@ static int bernoulli(lua_State *L) {
 /* The numbers 1 to n in random order (R. Fisher, F. Yates; R. Durstenfeld, 1964), a vector: f64, exact to 2^53. */
 static int permutation(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  bp_rng *rng = check_generator(L, s, "permutation");
-  size_t n = bp_check_size(L, s, 2, "permutation");
+  bp_rng *rng = check_generator(L, s, "rng:permutation");
+  size_t n = bp_check_size(L, s, 2, "rng:permutation");
+  bp_check_count(L, s, 2, "rng:permutation");
   bp_handle *handle = bp_push_new(L, s, bp_shape_vector(n, BP_F64));
   double *x = handle->array.data;
   for (size_t i = 0; i < n; i++) x[i] = (double)(i + 1);
@@ -100,14 +112,36 @@ static int permutation(lua_State *L) {
   return 1;
 }
 
+static int generator_tostring(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  const generator *g = generator_at(L, s);
+  if (g == NULL)
+    lua_pushstring(L, bp_type_of(L, s, 1));
+  else
+    lua_pushfstring(L, "generator of seed %I", g->seed);
+  return 1;
+}
+
+/* A method that does not exist: Lua's own message would not say what there is. */
+static int unknown_method(lua_State *L) {
+  return bp_raise(L, bp_state_of(L), "a generator has no method '%s': it has uniform, normal, bernoulli, permutation",
+                  luaL_tolstring(L, 2, NULL));
+}
+
 void bp_open_rng(lua_State *L, bp_state *s) {
   static const luaL_Reg functions[] = {{"rng", new_generator}, {NULL, NULL}};
   static const luaL_Reg methods[] = {
       {"uniform", uniform}, {"normal", normal}, {"bernoulli", bernoulli}, {"permutation", permutation}, {NULL, NULL}};
+  static const luaL_Reg metamethods[] = {{"__tostring", generator_tostring}, {NULL, NULL}};
+  static const luaL_Reg fallback[] = {{"__index", unknown_method}, {NULL, NULL}};
   bp_set_functions(L, s, functions);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->rng_metatable);
+  bp_set_functions(L, s, metamethods);
   lua_newtable(L);
   bp_set_functions(L, s, methods);
+  lua_newtable(L);
+  bp_set_functions(L, s, fallback);
+  lua_setmetatable(L, -2);
   lua_setfield(L, -2, "__index");
   lua_pushliteral(L, "generator");
   lua_setfield(L, -2, "__name");

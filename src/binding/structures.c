@@ -1,353 +1,83 @@
-/* Walks over structures, for what every gradient call does: tracking arguments, collecting gradients, taking values.
- *
- * The same walk as that of lua/backprop/tree.lua, whose words hold here too: what is a leaf, a branch or a constant, in
- * which order, what becomes of a branch met twice or inside itself. There it serves functions of the user's, which may
- * yield; here it visits leaves from C, at a tenth of the cost. What is rare (other keys than 1..n, errors) is asked of
- * the Lua side.
- *
- * The walk does not recurse: it keeps a frame for every branch that it is in, the tables of it on the Lua stack, and
- * between two frames there the key that leads from one to the next. So it nests as deep as Lua's stack does, in any
- * thread. */
-#include "binding.h"
+/* What every gradient call does with structures: tracking arguments, collecting gradients, taking values. Each is a visit
+ * of all leaves by the walk of walk.c. */
+#include "walk.h"
 
-/* As tree.lua numbers them in what is known of a metatable; a plain number, array or variable is known by itself. */
-typedef enum sort { CONSTANT, BRANCH, INSTANCE, LEAF } sort;
-
-/* The stack slots of a frame, from its base. */
-enum {
-  SOURCE,
-  OTHER, /* of a paired walk */
-  INFO,  /* what is known of a record's type, or nil */
-  COPY,
-  KEYS, /* or nil for 1..n */
-  FRAME
-};
-
-enum { SHALLOW = 12 };
-
-typedef struct frame {
-  lua_Integer position, count; /* of the keys */
-  bool list;
-} frame;
-
-typedef struct walk walk;
-struct walk {
-  lua_State *L;
-  bp_state *s;
-  const char *name; /* of the public function, for errors */
-  bool paired;      /* side by side with a structure that must have leaves and branches at the same places */
-  bool instances;   /* whether some leaf was an instance */
-  /* Replaces the leaf at the top of the stack; `other` is the stack index of the one beside it, or 0. */
-  void (*visit)(walk *w, sort what, int other);
-  bp_box *box;      /* the tape, where there is one */
-  const char *leaf; /* the name for errors of a leaf */
-  size_t count;     /* of leaves visited, and of those before */
-  int known;        /* stack index of what is known of metatables */
-  int seen;         /* of the copies by their sources, false while a branch is being walked; nil before it is needed */
-  int more;         /* of a userdata for the frames, where there are many */
-  int first;        /* the base of the first frame on the stack */
-  frame few[SHALLOW], *frames;
-  int depth, room;
-};
-
-/* What a value is; pushes what is known of its metatable, or nil. */
-static sort classify(walk *w, int index) {
+/* The path names the leaf in all that can be wrong with it. */
+static void refuse_leaf(bp_walk *w, int index) {
   lua_State *L = w->L;
-  int type = lua_type(L, index);
-  bool userdata = type == LUA_TUSERDATA;
-  if (type == LUA_TNUMBER || (userdata && bp_is_ours(L, w->s, index))) return lua_pushnil(L), LEAF;
-  if ((type != LUA_TTABLE && !userdata) || !lua_getmetatable(L, index))
-    return lua_pushnil(L), type == LUA_TTABLE ? BRANCH : CONSTANT;
-  if (lua_rawget(L, w->known) == LUA_TNIL) return userdata ? CONSTANT : BRANCH;
-  lua_rawgeti(L, -1, 1);
-  sort what = (sort)lua_tointeger(L, -1);
-  lua_pop(L, 1);
-  return what;
+  const char *place = bp_walk_place(w);
+  const char *colon = *place == '\0' ? "" : ": ";
+  const bp_handle *handle = bp_handle_at(L, w->s, index);
+  if (*place == ' ') place++;
+  if (handle != NULL) bp_raise(L, w->s, "%s: %s%sthe array was released", w->leaf, place, colon);
+  const bp_variable *variable = bp_variable_at(L, w->s, index);
+  if (variable->generation != variable->box->tape.generation)
+    bp_raise(L, w->s, "%s: %s%sa tracked value is used after the call that tracked it has ended", w->leaf, place,
+             colon);
+  bp_raise(L, w->s,
+           "%s: an argument is tracked by another call (a gradient inside a gradient is not "
+           "supported: pass plain values, with bp.value)",
+           w->leaf);
 }
 
-/* ---- errors, by the Lua side ------------------------------------------------------------------------------------- */
+static const char *text_of(lua_State *L, const bp_array *x) {
+  return lua_pushfstring(L, "%s %s %s", x->rank == 1 ? "vector" : "matrix", bp_describe(x).text,
+                         bp_dtype_name(x->dtype));
+}
 
-/* Pushes a function of the Lua side, the public name and the list of the first `length` keys from the root. */
-static void push_place(walk *w, const char *function, int length) {
+/* The array at an index, which is to receive the gradient of a leaf of this value. */
+static const bp_array *check_into(bp_walk *w, int index, const bp_array *value) {
   lua_State *L = w->L;
-  luaL_checkstack(L, 8, w->name);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, w->s->functions);
-  lua_getfield(L, -1, function);
-  lua_remove(L, -2);
-  lua_pushstring(L, w->name);
-  lua_newtable(L);
-  for (int k = 0; k < length; k++) {
-    lua_pushvalue(L, w->first + k * (FRAME + 1) + FRAME);
-    lua_rawseti(L, -2, k + 1);
-  }
+  bp_state *s = w->s;
+  const bp_handle *target = bp_handle_at(L, s, index);
+  if (target == NULL || target->array.rank == 0)
+    bp_raise(L, s, "%s%s: expected a vector or matrix, got %s", w->name, bp_walk_place(w), bp_type_of(L, s, index));
+  const bp_array *into = &target->array;
+  if (target->read_only) bp_raise(L, s, "%s%s: the array is read-only", w->name, bp_walk_place(w));
+  if (!bp_same_shape(into, value) || into->dtype != value->dtype)
+    bp_raise(L, s, "%s%s: expected %s, got %s", w->name, bp_walk_place(w), text_of(L, value), text_of(L, into));
+  if (!bp_is_contiguous(into)) bp_raise(L, s, "%s%s: a column cannot receive a gradient", w->name, bp_walk_place(w));
+  for (size_t k = 0; k < w->box->tape.into_count; k++)
+    if (bp_overlap(into, &w->box->tape.into[k]))
+      bp_raise(L, s, "%s%s: two gradients would go to the same array", w->name, bp_walk_place(w));
+  return into;
 }
 
-static void raise_difference(walk *w, int length, int x, int y) {
-  push_place(w, "differ", length);
-  lua_pushvalue(w->L, x);
-  lua_pushvalue(w->L, y);
-  lua_call(w->L, 4, 0);
-}
-
-static void raise_cycle(walk *w) {
-  push_place(w, "cycle", w->depth);
-  lua_call(w->L, 2, 0);
-}
-
-/* ---- frames ------------------------------------------------------------------------------------------------------ */
-
-static int base_of(const walk *w) {
-  return w->first + (w->depth - 1) * (FRAME + 1);
-}
-
-/* Whether the keys of a table are 1..n and no others. */
-static bool is_list(lua_State *L, int table, lua_Integer n) {
-  lua_Integer count = 0;
-  lua_pushnil(L);
-  while (lua_next(L, table) != 0) {
-    lua_pop(L, 1);
-    bool inside = lua_isinteger(L, -1) && lua_tointeger(L, -1) >= 1 && lua_tointeger(L, -1) <= n;
-    if (!inside) return lua_pop(L, 1), false;
-    count++;
-  }
-  return count == n;
-}
-
-/* The other of a pair must not have leaves or branches where the source, a frame's, has nothing. */
-static void refuse_more(walk *w, int base) {
+static void track_leaf(bp_walk *w, bp_sort what, int other) {
   lua_State *L = w->L;
-  lua_pushnil(L);
-  while (lua_next(L, base + OTHER) != 0) { /* at base + FRAME, where the key of the place belongs */
-    sort what = classify(w, base + FRAME + 1);
-    lua_pushvalue(L, base + FRAME);
-    if (what != CONSTANT && lua_rawget(L, base + SOURCE) == LUA_TNIL)
-      raise_difference(w, w->depth, lua_gettop(L), base + FRAME + 1);
-    lua_settop(L, base + FRAME);
-  }
-}
-
-static frame *add_frame(walk *w) {
-  if (w->depth == w->room) {
-    int room = w->room * 2;
-    frame *frames = lua_newuserdatauv(w->L, (size_t)room * sizeof *frames, 0);
-    for (int k = 0; k < w->depth; k++) frames[k] = w->frames[k];
-    lua_replace(w->L, w->more);
-    w->frames = frames;
-    w->room = room;
-  }
-  return &w->frames[w->depth++];
-}
-
-/* Makes a frame of the source, the other and the info at the top of the stack. */
-static void enter(walk *w) {
-  lua_State *L = w->L;
-  luaL_checkstack(L, 2 * FRAME + 10, w->name);
-  frame *f = add_frame(w);
-  int base = base_of(w);
-  bool record = lua_istable(L, base + INFO);
-  lua_pushnil(L); /* the copy's place */
-  f->position = 0;
-  f->list = false;
-  if (record) {
-    lua_rawgeti(L, base + INFO, 2);
-    f->count = (lua_Integer)lua_rawlen(L, -1);
-    lua_createtable(L, 0, (int)f->count);
-  } else {
-    f->count = (lua_Integer)lua_rawlen(L, base + SOURCE);
-    f->list = is_list(L, base + SOURCE, f->count);
-    if (f->list) {
-      lua_pushnil(L);
-      lua_createtable(L, (int)f->count, 0);
-    } else {
-      push_place(w, "keys", w->depth - 1);
-      lua_pushvalue(L, base + SOURCE);
-      lua_call(L, 3, 1);
-      f->count = (lua_Integer)lua_rawlen(L, -1);
-      lua_createtable(L, 0, (int)f->count);
-    }
-  }
-  lua_replace(L, base + COPY);
-  if (w->paired && !record) refuse_more(w, base);
-}
-
-/* The copy of a branch whose leaves are all there gets the constants and the metatable, and takes the frame's place. */
-static void leave(walk *w) {
-  lua_State *L = w->L;
-  int base = base_of(w);
-  if (lua_istable(L, base + INFO)) {
-    lua_rawgeti(L, base + INFO, 3);
-    lua_Integer n = (lua_Integer)lua_rawlen(L, -1);
-    for (lua_Integer k = 1; k <= n; k++) {
-      lua_rawgeti(L, base + FRAME, k);
-      lua_pushvalue(L, -1);
-      lua_rawget(L, base + SOURCE);
-      lua_rawset(L, base + COPY);
-    }
-  }
-  if (lua_getmetatable(L, base + SOURCE)) lua_setmetatable(L, base + COPY);
-  if (lua_istable(L, w->seen)) {
-    if (w->paired) { /* a branch that is met again has the same copy only beside the same other */
-      lua_pushvalue(L, base + COPY);
-      lua_pushvalue(L, base + OTHER);
-      lua_rawset(L, w->seen);
-    }
-    lua_pushvalue(L, base + SOURCE);
-    lua_pushvalue(L, base + COPY);
-    lua_rawset(L, w->seen);
-  }
-  lua_settop(L, base + COPY);
-  lua_replace(L, base + SOURCE);
-  lua_settop(L, base + SOURCE);
-  w->depth--;
-}
-
-/* Notes that the branch at an index is being walked. */
-static void mark(walk *w, int index) {
-  lua_pushvalue(w->L, index);
-  lua_pushboolean(w->L, false);
-  lua_rawset(w->L, w->seen);
-}
-
-/* Whether the branch at index `value` has a copy already, which then takes its place at the top of the stack. Beside
- * another one it is the same branch only if that one is the same too. */
-static bool is_known(walk *w, int value) {
-  lua_State *L = w->L;
-  if (lua_isnil(L, w->seen)) {
-    lua_createtable(L, 0, 4);
-    lua_replace(L, w->seen);
-    mark(w, w->first + SOURCE);
-  }
-  lua_pushvalue(L, value);
-  int found = lua_rawget(L, w->seen);
-  if (found == LUA_TBOOLEAN) raise_cycle(w);
-  if (found == LUA_TTABLE && w->paired) {
-    lua_pushvalue(L, -1);
-    lua_rawget(L, w->seen);
-    if (!lua_rawequal(L, -1, value + OTHER)) found = LUA_TNIL;
-    lua_pop(L, 1);
-  }
-  if (found == LUA_TTABLE) {
-    lua_replace(L, value);
-    lua_settop(L, value);
-    return true;
-  }
-  lua_pop(L, 1);
-  mark(w, value);
-  return false;
-}
-
-/* Pushes what the other has at the key of the value at an index, which must be of the same sort and type. */
-static void push_other(walk *w, int base, int value, sort what) {
-  lua_State *L = w->L;
-  int info = value + 1, other = info + 1;
-  lua_pushvalue(L, base + FRAME);
-  lua_rawget(L, base + OTHER);
-  bool same = classify(w, other) == what && lua_rawequal(L, info, -1);
-  lua_pop(L, 1);
-  if (!same) raise_difference(w, w->depth, value, other);
-}
-
-/* The next key of the innermost frame. */
-static void step(walk *w) {
-  lua_State *L = w->L;
-  frame *f = &w->frames[w->depth - 1];
-  int base = base_of(w), key = base + FRAME, value = key + 1;
-  f->position++;
-  if (f->list)
-    lua_pushinteger(L, f->position);
-  else
-    lua_rawgeti(L, base + KEYS, f->position);
-  lua_pushvalue(L, key);
-  if (lua_rawget(L, base + SOURCE) == LUA_TNIL) { /* gone from a record, which says so */
-    lua_pushvalue(L, key);
-    lua_gettable(L, base + SOURCE);
-    lua_replace(L, value);
-  }
-  sort what = classify(w, value);
-  bool pair = w->paired && what != CONSTANT;
-  if (pair) push_other(w, base, value, what);
-  if (what == BRANCH) {
-    if (!pair) lua_pushnil(L);
-    lua_insert(L, value + OTHER); /* before the info: the order of a frame */
-    if (!is_known(w, value)) {
-      enter(w);
-      return;
-    }
-  } else if (what != CONSTANT) {
-    lua_pushvalue(L, value);
-    w->count++;
-    w->instances = w->instances || what == INSTANCE;
-    w->visit(w, what, pair ? value + 2 : 0);
-    lua_replace(L, value);
-    lua_settop(L, value);
-  } else {
-    lua_settop(L, value);
-  }
-  lua_rawset(L, base + COPY);
-}
-
-/* Replaces the structure at the top of the stack (of a paired walk: the structure below the other) by its copy. */
-static void run(walk *w) {
-  lua_State *L = w->L;
-  int place = lua_gettop(L) - (w->paired ? 1 : 0);
-  lua_settop(L, place + 1);
-  w->frames = w->few;
-  w->room = SHALLOW;
-  w->known = place + 2;
-  w->seen = place + 3;
-  w->more = place + 4;
-  w->first = place + 5;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, w->s->known);
-  lua_settop(L, w->more);
-  lua_pushvalue(L, place);
-  lua_pushvalue(L, place + 1);
-  sort what = classify(w, w->first);
-  if (w->paired && what != CONSTANT) {
-    bool same = classify(w, w->first + OTHER) == what && lua_rawequal(L, -1, -2);
-    lua_pop(L, 1);
-    if (!same) raise_difference(w, 0, w->first, w->first + OTHER);
-  }
-  if (what == BRANCH) {
-    enter(w);
-    while (w->depth > 0) {
-      const frame *f = &w->frames[w->depth - 1];
-      if (f->position < f->count) {
-        step(w);
-        continue;
-      }
-      leave(w);
-      if (w->depth > 0) lua_rawset(L, base_of(w) + COPY);
-    }
-  } else if (what != CONSTANT) {
-    w->count++;
-    w->instances = what == INSTANCE;
-    lua_pushvalue(L, w->first);
-    w->visit(w, what, w->paired ? w->first + OTHER : 0);
-    lua_replace(L, w->first);
-  }
-  lua_settop(L, w->first);
-  lua_replace(L, place);
-  lua_settop(L, place);
-}
-
-/* ---- what is done at the leaves ---------------------------------------------------------------------------------- */
-
-static void track_leaf(walk *w, sort what, int other) {
-  lua_State *L = w->L;
-  bool number = lua_type(L, -1) == LUA_TNUMBER;
-  if (what == INSTANCE)
+  bp_tape *tape = &w->box->tape;
+  int index = lua_gettop(L);
+  double number;
+  bp_array value;
+  bp_index leaf = 0;
+  const bp_array *into = NULL;
+  if (what == BP_INSTANCE) {
     bp_track_object(L, w->s, w->box);
-  else
-    bp_track(L, w->s, w->box, w->leaf, number ? 0 : other, w->name);
-  lua_replace(L, -2);
+    lua_replace(L, index);
+    return;
+  }
+  if (lua_type(L, index) == LUA_TNUMBER) {
+    number = lua_tonumber(L, index);
+    value = bp_number_at(&number);
+  } else {
+    const bp_handle *handle = bp_handle_at(L, w->s, index);
+    if (handle == NULL || handle->array.rank == 0) refuse_leaf(w, index);
+    if (w->updates) bp_check_writable(L, w->s, index, w->leaf);
+    value = handle->array;
+    if (other != 0) into = check_into(w, other, &value);
+  }
+  BP_TRY(L, w->s, bp_tape_leaf(tape, &value, into, &leaf));
+  bp_push_variable(L, w->s, w->box, leaf);
+  lua_replace(L, index);
 }
 
-/* tape:track(name, x [, into]): a copy of x with variables for leaves, how many there are, and whether some are
- * instances. */
+/* tape:track(name, x [, into [, updates]]): a copy of x with variables for leaves, how many there are, and whether some
+ * are instances. */
 static int track(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  walk w = {.L = L, .s = s, .visit = track_leaf, .box = bp_check_tape(L, s)};
+  bp_walk w = {.L = L, .s = s, .visit = track_leaf, .box = bp_check_tape(L, s)};
   w.leaf = w.name = luaL_checkstring(L, 2);
+  w.updates = lua_toboolean(L, 5);
   lua_settop(L, 4);
   w.paired = !lua_isnil(L, 4);
   if (w.paired) {
@@ -356,16 +86,16 @@ static int track(lua_State *L) {
   } else {
     lua_settop(L, 3);
   }
-  run(&w);
+  bp_walk_run(&w);
   lua_pushinteger(L, (lua_Integer)w.count);
   lua_pushboolean(L, w.instances);
   return 3;
 }
 
-static void collect_leaf(walk *w, sort what, int other) {
+static void collect_leaf(bp_walk *w, bp_sort what, int other) {
   (void)other;
   bp_push_gradient(w->L, w->s, w->box, (bp_index)(w->count - 1));
-  if (what == INSTANCE && lua_isnil(w->L, -1)) { /* nothing has reached it */
+  if (what == BP_INSTANCE && lua_isnil(w->L, -1)) { /* nothing has reached it */
     lua_rawgeti(w->L, LUA_REGISTRYINDEX, w->s->functions);
     lua_getfield(w->L, -1, "zero_instance");
     lua_pushvalue(w->L, -4);
@@ -380,41 +110,44 @@ static void collect_leaf(walk *w, sort what, int other) {
  * and the number of the last. */
 static int collect(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  walk w = {.L = L, .s = s, .visit = collect_leaf, .box = bp_check_tape(L, s)};
+  bp_walk w = {.L = L, .s = s, .visit = collect_leaf, .box = bp_check_tape(L, s)};
   w.leaf = w.name = luaL_checkstring(L, 2);
   w.count = (size_t)luaL_checkinteger(L, 4);
   lua_settop(L, 3);
-  run(&w);
+  bp_walk_run(&w);
   lua_pushinteger(L, (lua_Integer)w.count);
   return 2;
 }
 
-static void outcome_leaf(walk *w, sort what, int other) {
+static void outcome_leaf(bp_walk *w, bp_sort what, int other) {
   (void)what, (void)other;
-  bp_push_outcome(w->L, w->s, w->box);
+  bp_push_outcome(w->L, w->s, w->box, w->leaf);
   lua_replace(w->L, -2);
 }
 
-/* tape:outcome(x): the plain values of a result, for the caller to keep. */
+/* tape:outcome(name, x): the plain values of a result, for the caller to keep. */
 static int outcome(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  walk w = {.L = L, .s = s, .visit = outcome_leaf, .name = "bp.grad", .box = bp_check_tape(L, s)};
-  lua_settop(L, 2);
-  run(&w);
+  bp_walk w = {.L = L, .s = s, .visit = outcome_leaf, .box = bp_check_tape(L, s)};
+  w.leaf = w.name = luaL_checkstring(L, 2);
+  lua_settop(L, 3);
+  bp_walk_run(&w);
   return 1;
 }
 
-static void value_leaf(walk *w, sort what, int other) {
+static void value_leaf(bp_walk *w, bp_sort what, int other) {
   (void)what, (void)other;
-  bp_push_value(w->L, w->s);
+  bp_push_value(w->L, w->s, w->name);
   lua_replace(w->L, -2);
 }
 
-/* core.values(x): x with plain values for variables. */
+/* core.values(x [, name]): x with plain values for variables. */
 static int values(lua_State *L) {
-  walk w = {.L = L, .s = bp_state_of(L), .visit = value_leaf, .name = "bp.value"};
-  lua_settop(L, 1);
-  run(&w);
+  bp_walk w = {.L = L, .s = bp_state_of(L), .visit = value_leaf};
+  w.name = luaL_optstring(L, 2, "bp.value");
+  lua_settop(L, 2);
+  lua_pushvalue(L, 1);
+  bp_walk_run(&w);
   return 1;
 }
 

@@ -78,7 +78,7 @@ static bp_tape_handle *push_handle(lua_State *L, bp_state *s) {
   return handle;
 }
 
-/* core.tape([kept]): an open tape. One that is kept is the user's until it is closed or forgotten. */
+/* core.tape([kept [, check_finite]]): an open tape. One that is kept is the user's until it is closed or forgotten. */
 static int new_tape(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bool kept = lua_toboolean(L, 1);
@@ -86,10 +86,10 @@ static int new_tape(lua_State *L) {
   bp_box *box = take_box(L, s);
   bp_tape_open(&box->tape, &s->cx, ++box->last_generation);
   box->tape.kept = kept;
-  box->read_only = false;
+  if (lua_isboolean(L, 2)) box->tape.check_finite = lua_toboolean(L, 2);
   handle->box = box;
   handle->generation = box->tape.generation;
-  if (s->tracing) {
+  if (s->cx.timing || box->tape.check_finite) {
     bp_push_box_table(L, box);
     lua_newtable(L);
     lua_setfield(L, -2, "lines");
@@ -135,35 +135,6 @@ static int collect_tape(lua_State *L) {
 
 /* ---- recording --------------------------------------------------------------------------------------------------- */
 
-void bp_track(lua_State *L, bp_state *s, bp_box *box, const char *name, int into, const char *into_name) {
-  int index = lua_gettop(L);
-  bp_single value;
-  bp_box *other = NULL;
-  bp_index leaf;
-  if (!bp_read_single(L, s, index, name, &value, &other))
-    bp_raise(L, s, "%s: expected a number, vector or matrix, got %s", name, bp_type_of(L, s, index));
-  if (other != NULL)
-    bp_raise(L, s,
-             "%s: an argument is tracked by another call (a gradient inside a gradient is not "
-             "supported: pass plain values, with bp.value)",
-             name);
-  const bp_array *target = NULL;
-  if (into != 0) {
-    target = &bp_check_writable(L, s, into, into_name)->array;
-    if (!bp_same_shape(target, &value.array) || target->dtype != value.array.dtype)
-      bp_raise(L, s, "%s: expected %s %s, got %s %s", into_name, bp_describe(&value.array).text,
-               bp_dtype_name(value.array.dtype), bp_describe(target).text, bp_dtype_name(target->dtype));
-    if (!bp_is_contiguous(target)) bp_raise(L, s, "%s: a column cannot receive a gradient", into_name);
-    for (size_t k = 0; k < box->tape.into_count; k++)
-      if (bp_overlap(target, &box->tape.into[k]))
-        bp_raise(L, s, "%s: two gradients would go to the same array", into_name);
-  }
-  const bp_handle *array = value.array.rank == 0 ? NULL : bp_handle_at(L, s, index);
-  if (array != NULL && array->read_only) box->read_only = true;
-  BP_TRY(L, s, bp_tape_leaf(&box->tape, &value.array, target, &leaf));
-  bp_push_variable(L, s, box, leaf);
-}
-
 void bp_keep_object(lua_State *L, bp_box *box, bp_index node) {
   bp_push_box_table(L, box);
   if (lua_getfield(L, -1, "objects") == LUA_TNIL) {
@@ -193,23 +164,25 @@ void bp_push_object(lua_State *L, bp_box *box, bp_index node) {
 }
 
 /* The variable at an index if it is this tape's, NULL if it is no variable; raises if it is another's. */
-static const bp_variable *check_own(lua_State *L, bp_state *s, const bp_box *box, int index) {
+static const bp_variable *check_own(lua_State *L, bp_state *s, const bp_box *box, int index, const char *name) {
   const bp_variable *variable = bp_variable_at(L, s, index);
-  if (variable != NULL && variable->generation != variable->box->tape.generation)
-    bp_raise(L, s, "bp.grad: the result is a tracked value whose call has ended");
-  if (variable != NULL && variable->box != box) bp_raise(L, s, "bp.grad: the result is tracked by another call");
+  const bp_handle *handle = variable != NULL ? NULL : bp_handle_at(L, s, index);
+  if (handle != NULL && handle->array.rank == 0) bp_raise(L, s, "%s: the result is a released array", name);
+  if (variable == NULL) return NULL;
+  if (variable->generation != variable->box->tape.generation) bp_check_variable(L, s, variable, name);
+  if (variable->box != box) bp_raise(L, s, "%s: the result is tracked by another call", name);
   return variable;
 }
 
-/* tape:owns(x): whether a variable is this tape's; raises if it is another's. */
+/* tape:owns(x [, name]): whether a variable in a result is this tape's; raises if it is another's. */
 static int owns(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  lua_pushboolean(L, check_own(L, s, bp_check_tape(L, s), 2) != NULL);
+  lua_pushboolean(L, check_own(L, s, bp_check_tape(L, s), 2, luaL_optstring(L, 3, "bp.grad")) != NULL);
   return 1;
 }
 
-void bp_push_outcome(lua_State *L, bp_state *s, bp_box *box) {
-  const bp_variable *variable = check_own(L, s, box, -1);
+void bp_push_outcome(lua_State *L, bp_state *s, bp_box *box, const char *name) {
+  const bp_variable *variable = check_own(L, s, box, -1, name);
   if (variable == NULL) {
     lua_pushvalue(L, -1);
     return;
@@ -304,6 +277,8 @@ static int seed(lua_State *L) {
               bp_same_shape(&cotangent.array, &node->value) &&
               (node->value.rank == 0 || cotangent.array.dtype == node->value.dtype);
   if (!fits) return bp_raise(L, s, "bp.vjp: the cotangent does not fit the result");
+  if (box->tape.check_finite && !bp_all_finite(&s->cx, &cotangent.array))
+    return bp_raise(L, s, "bp.vjp: the cotangent has a NaN or inf");
   BP_TRY(L, s, bp_sweep_seed(&box->tape, variable->node, &cotangent.array));
   return 0;
 }
@@ -373,17 +348,17 @@ static int run(lua_State *L) {
   return 0;
 }
 
-/* tape:sweep(result [, deferring]): begins, seeds and runs where the result is a tracked number of this tape, the usual
+/* tape:sweep(name, result [, deferring]): begins, seeds and runs where the result is a tracked number of this tape, the usual
  * loss, and returns its value; nil where it is anything else. */
 static int sweep(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_box *box = bp_check_tape(L, s);
-  const bp_variable *variable = check_own(L, s, box, 2);
+  const bp_variable *variable = check_own(L, s, box, 3, luaL_checkstring(L, 2));
   if (variable == NULL) return 0;
   bp_index result = variable->node;
   const bp_node *node = &box->tape.nodes[result];
   if (node->object || node->value.rank != 0) return 0;
-  begin_sweep(L, s, box, lua_toboolean(L, 3));
+  begin_sweep(L, s, box, lua_toboolean(L, 4));
   BP_TRY(L, s, bp_sweep_seed(&box->tape, result, NULL));
   run_sweep(L, s, box);
   lua_pushnumber(L, box->tape.nodes[result].number);
@@ -444,7 +419,6 @@ static int descend(lua_State *L) {
   bp_box *box = bp_check_tape(L, s);
   double decay = luaL_checknumber(L, 2), rate = luaL_checknumber(L, 3);
   bool numbers = false;
-  if (box->read_only) return bp_raise(L, s, "bp.optim: a parameter is read-only; clone it to change it");
   BP_TRY(L, s, bp_update_prepare(&box->tape));
   for (bp_index leaf = box->tape.leaf_count; leaf-- > 0;) {
     if (box->tape.nodes[leaf].value.rank != 0)

@@ -30,16 +30,21 @@ static int call_operation(lua_State *L, bp_state *s, const char *name, int count
 /* As array_index, on a tracked array: elements and rows are operations, methods are functions. */
 static int variable_index(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  const bp_node *node = node_of(L, s, 1, "tracked value");
-  if (node->object || node->value.rank == 0)
-    return bp_raise(L, s, "a %s has no methods or elements: use bp.%s(x)", bp_type_of(L, s, 1),
-                    lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "element");
-  if (lua_type(L, 2) == LUA_TSTRING) {
+  bool named = lua_type(L, 2) == LUA_TSTRING;
+  const bp_variable *variable = bp_variable_at(L, s, 1);
+  bool stale = variable != NULL && variable->generation != variable->box->tape.generation;
+  const bp_node *node = node_of(L, s, 1, named && stale ? lua_pushfstring(L, "x:%s", lua_tostring(L, 2)) : "x[i]");
+  bool array = !node->object && node->value.rank != 0;
+  if (named) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, s->methods);
     lua_pushvalue(L, 2);
-    if (lua_rawget(L, -2) == LUA_TNIL) bp_raise(L, s, "an array has no method '%s'", lua_tostring(L, 2));
+    const char *name = lua_tostring(L, 2), *type = array ? "array" : bp_type_of(L, s, 1);
+    bool known = lua_rawget(L, -2) != LUA_TNIL;
+    if (!known) bp_raise(L, s, "%s %s has no field or method '%s'", array ? "an" : "a", type, name);
+    if (!array) bp_raise(L, s, "a %s has no methods: use bp.%s(x)", type, name);
     return 1;
   }
+  if (!array) return bp_raise(L, s, "a %s has no elements", bp_type_of(L, s, 1));
   lua_Integer i;
   if (bp_to_integer(L, 2, &i) && i > 0 && (size_t)i == node->value.rows + 1) {
     lua_pushnil(L);
@@ -50,13 +55,14 @@ static int variable_index(lua_State *L) {
 
 static int variable_newindex(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  return bp_raise(L, s,
-                  "a tracked value cannot be changed in place: bp.set(x, bp.element_at(i), s) gives a changed copy");
+  return bp_raise(
+      L, s,
+      "x[i] = s: a tracked value cannot be changed in place: bp.set(x, bp.element_at(i), s) gives a changed copy");
 }
 
 static int variable_length(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  const bp_node *node = node_of(L, s, 1, "#");
+  const bp_node *node = node_of(L, s, 1, "#x");
   if (node->value.rank == 0) return bp_raise(L, s, "a %s has no length", bp_type_of(L, s, 1));
   lua_pushinteger(L, (lua_Integer)node->value.rows);
   return 1;
@@ -139,7 +145,7 @@ static void set_unsupported(lua_State *L, bp_state *s) {
   }
 }
 
-/* core.kind(x): what a leaf is, plain or tracked; nil for anything else. */
+/* core.kind(x): what a leaf is, plain or tracked: also "released" and "stale"; nil for anything else. */
 static int kind(lua_State *L) {
   static const char *const names[] = {"number", "vector", "matrix"};
   bp_state *s = bp_state_of(L);
@@ -152,28 +158,36 @@ static int kind(lua_State *L) {
     lua_pushstring(L, handle->array.rank == 0 ? "released" : names[handle->array.rank]);
     return 1;
   }
-  if (bp_variable_at(L, s, 1) == NULL) {
+  const bp_variable *variable = bp_variable_at(L, s, 1);
+  if (variable == NULL) {
     lua_pushnil(L);
     return 1;
   }
-  const bp_node *node = look_at(L, s, 1, "bp.kind");
+  if (variable->generation != variable->box->tape.generation) {
+    lua_pushliteral(L, "stale");
+    return 1;
+  }
+  const bp_node *node = &variable->box->tape.nodes[variable->node];
   lua_pushstring(L, node->object ? "instance" : names[node->value.rank]);
   return 1;
 }
 
+/* core.tracked(x [, name]): with a name, a variable whose call has ended is an error that bears it. */
 static int tracked(lua_State *L) {
-  lua_pushboolean(L, bp_variable_at(L, bp_state_of(L), 1) != NULL);
+  const bp_variable *variable = bp_variable_at(L, bp_state_of(L), 1);
+  if (variable != NULL && lua_type(L, 2) == LUA_TSTRING) look_at(L, bp_state_of(L), 1, lua_tostring(L, 2));
+  lua_pushboolean(L, variable != NULL);
   return 1;
 }
 
-void bp_push_value(lua_State *L, bp_state *s) {
+void bp_push_value(lua_State *L, bp_state *s, const char *name) {
   int index = lua_gettop(L);
   const bp_variable *variable = bp_variable_at(L, s, index);
   if (variable == NULL) {
     lua_pushvalue(L, index);
     return;
   }
-  const bp_node *node = look_at(L, s, index, "bp.value");
+  const bp_node *node = look_at(L, s, index, name);
   if (node->object) {
     bp_push_object(L, variable->box, variable->node);
   } else if (node->value.rank == 0) {
@@ -184,10 +198,11 @@ void bp_push_value(lua_State *L, bp_state *s) {
   }
 }
 
-/* core.value(x): the plain value of a leaf. */
+/* core.value(x [, name]): the plain value of a leaf. Errors bear the name. */
 static int value(lua_State *L) {
-  lua_settop(L, 1);
-  bp_push_value(L, bp_state_of(L));
+  const char *name = luaL_optstring(L, 2, "bp.value");
+  lua_pushvalue(L, 1);
+  bp_push_value(L, bp_state_of(L), name);
   return 1;
 }
 

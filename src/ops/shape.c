@@ -43,7 +43,8 @@ static bp_status column_shape(bp_call *call) {
 static bp_status shape_as(bp_call *call, bp_array shape) {
   const bp_array *x = INPUT(0);
   if (bp_count(x) != bp_count(&shape))
-    return bp_call_fail(call, "%s has %zu elements, not %zu", bp_describe(x).text, bp_count(x), bp_count(&shape));
+    return bp_call_fail(call, "shapes %s and %s do not agree (%zu elements, %zu)", bp_describe(x).text,
+                        bp_describe(&shape).text, bp_count(x), bp_count(&shape));
   *RESULT = bp_is_contiguous(x) ? bp_window_reshape(x, &shape) : shape;
   return BP_OK;
 }
@@ -186,9 +187,12 @@ static bp_status stack_shape(bp_call *call) {
   for (size_t k = 0; k < call->input_count; k++) {
     const bp_array *x = INPUT(k);
     if (x->rank == 2) return bp_call_fail(call, "element %zu of the list is a matrix: use bp.concat", k + 1);
-    if (x->rank != first->rank || x->rows != first->rows)
-      return bp_call_fail(call, "shapes %s and %s (element %zu) do not agree", bp_describe(first).text,
-                          bp_describe(x).text, k + 1);
+    if (x->rank != first->rank)
+      return bp_call_fail(call, "numbers and vectors do not mix: element %zu of the list is a %s, the first a %s",
+                          k + 1, x->rank == 0 ? "number" : "vector", x->rank == 0 ? "vector" : "number");
+    if (x->rows != first->rows)
+      return bp_call_fail(call, "vectors of %zu and %zu elements (element %zu of the list) do not agree", first->rows,
+                          x->rows, k + 1);
   }
   bp_status status = bp_common_dtype(call, &dtype);
   if (status != BP_OK) return status;

@@ -426,14 +426,15 @@ static bp_status check_slots(bp_tape *tape, bp_call *call, const bp_index *input
     if (slot->state == BP_SLOT_PARTIAL) gradient = written_part(slot);
     if (slot->state == BP_SLOT_EMPTY || tape->nodes[index].object) continue;
     if (!bp_all_finite(tape->cx, number ? &one : &gradient))
-      return bp_call_fail(call, "the gradient of argument %zu has a NaN or inf", k + 1);
+      return bp_call_fail(call, "the gradient of %s %zu has a NaN or inf",
+                          (call->op->flags & BP_OP_GIVES) != 0 ? "leaf" : "argument", k + 1);
   }
   return BP_OK;
 }
 
 static bp_status visit(bp_tape *tape, bp_index first, size_t result_count, void *host) {
   const bp_node *node = &tape->nodes[first];
-  if ((node->op->flags & BP_OP_FORMULA) != 0 && node->value.rank == 0 && !tape->cx->timing && !tape->cx->check_finite)
+  if ((node->op->flags & BP_OP_FORMULA) != 0 && node->value.rank == 0 && !tape->cx->timing && !tape->check_finite)
     return run_formula(tape, first), BP_OK;
   static const bp_attributes none = {.index_buffer = NULL};
   bp_sweep_call sweep = {.tape = tape, .first = first, .inputs = bp_node_inputs(tape, node)};
@@ -451,7 +452,7 @@ static bp_status visit(bp_tape *tape, bp_index first, size_t result_count, void 
   bool gives = (node->op->flags & BP_OP_GIVES) != 0;
   status = gives ? node->op->backward(call) : run_row(tape, call, sweep.inputs, first);
   if (tape->cx->timing) tape->nodes[first].backward = (float)(bp_clock() - start);
-  if (status == BP_OK && tape->cx->check_finite) status = check_slots(tape, call, sweep.inputs);
+  if (status == BP_OK && tape->check_finite) status = check_slots(tape, call, sweep.inputs);
   return status;
 }
 

@@ -1,7 +1,6 @@
 /* Recording; see tape.h. Room is made before anything is added, so that a node is recorded whole or not at all. */
 #include "tape.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "../core/clock.h"
@@ -10,6 +9,7 @@ void bp_tape_open(bp_tape *tape, bp_context *cx, uint32_t generation) {
   tape->cx = cx;
   tape->generation = generation;
   tape->sealed = tape->kept = tape->deferring = tape->sweeping = false;
+  tape->check_finite = cx->check_finite;
   tape->leaf_count = 0;
   tape->culprit = BP_NONE;
 }
@@ -208,18 +208,19 @@ static bp_status provide(bp_context *cx, bp_array *result, double *number, bool 
   return BP_OK;
 }
 
-static bp_status not_finite(bp_call *call) {
+/* Says whether the operation made what is not finite, or was given it. */
+static bp_status check_results(bp_call *call) {
+  bool finite = true;
+  for (size_t k = 0; k < call->result_count; k++) finite = finite && bp_all_finite(call->cx, &call->result[k]);
+  if (finite) return BP_OK;
+  for (size_t k = 0; k < call->input_count; k++)
+    if (!bp_all_finite(call->cx, &call->input[k]))
+      return bp_call_fail(call, "argument %zu has a NaN or inf, and so has the result", k + 1);
   return bp_call_fail(call, "the result has a NaN or inf");
 }
 
-static bp_status check_results(bp_call *call) {
-  for (size_t k = 0; k < call->result_count; k++)
-    if (!bp_all_finite(call->cx, &call->result[k])) return not_finite(call);
-  return BP_OK;
-}
-
 /* Shape rule, storage, forward rule. The results and what is saved come with references; on failure nothing does. */
-static bp_status compute(bp_call *call, double *numbers) {
+static bp_status compute(bp_call *call, double *numbers, bool check_finite) {
   bp_array *saved = &call->attributes->saved;
   bool views = true;
   size_t provided = 0;
@@ -231,7 +232,7 @@ static bp_status compute(bp_call *call, double *numbers) {
   bool saves = status == BP_OK && saved->rank != 0;
   if (saves) status = bp_array_allocate(call->cx, saved);
   if (status == BP_OK && !views) status = call->op->forward(call);
-  if (status == BP_OK && call->cx->check_finite) status = check_results(call);
+  if (status == BP_OK && check_finite) status = check_results(call);
   if (status != BP_OK) {
     while (provided > 0) bp_buffer_release(call->cx, call->result[--provided].buffer);
     if (saves) bp_buffer_release(call->cx, saved->buffer);
@@ -275,17 +276,13 @@ static bool is_recorded(const bp_tape *tape, const bp_op *op) {
 }
 
 /* A formula on numbers alone. */
-static bp_status apply_formula(bp_context *cx, bp_tape *tape, const bp_op *op, const bp_operands *operands,
+static bp_status apply_formula(bp_tape *tape, const bp_op *op, const bp_operands *operands,
                                const bp_attributes *attributes, bp_outcome *outcome) {
   static const double none[2] = {0, 0};
   const double *parameters = attributes == NULL ? none : attributes->number, *number = operands->number;
   outcome->node = BP_NONE;
   outcome->array.rank = 0;
   outcome->number = bp_formula_of(op)->numbers->value(number[0], number[operands->count - 1], parameters);
-  if (cx->check_finite && !isfinite(outcome->number)) {
-    bp_call call = {.cx = cx, .op = op};
-    return not_finite(&call);
-  }
   if (!is_recorded(tape, op)) return BP_OK;
   bp_array result = bp_number_at(&outcome->number);
   return bp_tape_record(tape, op, operands, attributes, &result, NULL, 1, &outcome->node);
@@ -311,7 +308,7 @@ static bp_status apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operan
   }
   for (size_t k = 0; k < call.result_count; k++) results[k] = bp_shape_number();
   int64_t start = cx->timing ? bp_clock() : 0;
-  bp_status status = compute(&call, numbers);
+  bp_status status = compute(&call, numbers, tape == NULL ? cx->check_finite : tape->check_finite);
   if (status != BP_OK) return status;
   if (!is_recorded(tape, op)) return give_out(&call, outcomes), BP_OK;
   status = record(tape, &call, operands, attributes != NULL, outcomes);
@@ -353,8 +350,9 @@ static bool has_strided(const bp_operands *operands) {
 
 bp_status bp_apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operands *operands, bp_attributes *attributes,
                    bp_outcome *outcomes) {
-  if ((op->flags & BP_OP_FORMULA) != 0 && are_numbers(operands) && !cx->timing)
-    return apply_formula(cx, tape, op, operands, attributes, outcomes);
+  bool watched = cx->timing || (tape == NULL ? cx->check_finite : tape->check_finite);
+  if ((op->flags & BP_OP_FORMULA) != 0 && are_numbers(operands) && !watched)
+    return apply_formula(tape, op, operands, attributes, outcomes);
   for (size_t k = 0; k < operands->count && tape != NULL; k++) {
     if (operands->node[k] == BP_NONE || !bp_node_is_changed(&tape->nodes[operands->node[k]])) continue;
     return bp_node_check(tape, operands->node[k], op);

@@ -66,6 +66,7 @@ typedef struct bp_tape {
   bp_context *cx;
   uint32_t generation; /* 0 while it is in no use */
   bool sealed;         /* recording has ended */
+  bool check_finite;   /* an operation on it that makes a NaN or inf is an error, whatever the context says */
   bool kept;           /* the sweep will run more than once: values must survive it */
   bool deferring;      /* products of leaf matrices are kept as factors */
   bool sweeping;

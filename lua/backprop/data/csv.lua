@@ -1,9 +1,8 @@
---- Numbers from a table of text, one row a line: `bp.data.csv`.
+-- Numbers from a table of text, one row a line: `bp.data.csv`.
 --
 -- A field is a number as Lua's `tonumber` reads it, bare or in double quotes. CRLF, a missing final newline, blank
 -- lines and a byte order mark are all fine. Rows go straight to packed doubles and in one piece to the array, so that
 -- a large file never exists as a table of Lua numbers.
--- @module backprop.data.csv
 
 local core = require("backprop.core")
 local source = require("backprop.data.source")
@@ -120,15 +119,7 @@ local function is_header(fields, count)
   return something
 end
 
---- Reads a file of comma-separated numbers, plain or gzip.
--- @function csv
--- @string path
--- @tparam[opt] table options `header` (boolean; by default the first row is one if none of its fields is a number),
--- `separator` (one character, by default a comma) and `dtype`
--- @treturn matrix a row for each line
--- @treturn ?{string,...} the names of the columns, if there is a header
--- @raise for a file that cannot be read or is empty, a field that is no number and a row of another length: the file
--- and the line are named
+-- A matrix of the rows, and the names of the columns or nil.
 local function csv(path, options)
   options = source.options(NAME, options, OPTIONS)
   local separator = options.separator or ","

@@ -1,9 +1,8 @@
---- Arrays from the format of the MNIST files: `bp.data.idx`.
+-- Arrays from the format of the MNIST files: `bp.data.idx`.
 --
 -- The format: two zero bytes, one for the type of the elements, one for the rank, the sizes as 32-bit integers, then
 -- the elements row by row; all big-endian (Y. LeCun, C. Cortes, C. Burges, "The MNIST database"). Sizes are checked
 -- against the length of the file before anything is allocated.
--- @module backprop.data.idx
 
 local core = require("backprop.core")
 local source = require("backprop.data.source")
@@ -67,15 +66,7 @@ local function check_length(bytes, where, code, sizes, offset)
     there)
 end
 
---- Reads an idx file, plain or gzip. Values are kept as they are: 0 to 255 for pixels.
--- @function idx
--- @string path
--- @tparam[opt] table options `dtype`
--- @return a vector for rank 1, a matrix for rank 2; for a higher rank a matrix too, its first size the rows, the
--- product of the others the columns
--- @treturn {integer,...} the sizes as they stand in the file
--- @raise for a file that cannot be read, has a wrong magic number or another length than its sizes ask for: the file
--- and the byte (counted from 0) are named
+-- The array, and the sizes as they stand in the file.
 local function idx(path, options)
   options = source.options(NAME, options, OPTIONS)
   local bytes, where = source.read(NAME, path)

@@ -1,6 +1,5 @@
---- Readers of data files, `bp.data`.
+-- Readers of data files, `bp.data`.
 -- Each gives plain arrays and raises, on a malformed file, an error that names the file and the line or byte.
--- @module backprop.data
 
 local data = {
   csv = require("backprop.data.csv"),

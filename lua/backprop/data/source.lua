@@ -33,9 +33,7 @@ local function unpack_gzip(name, path, packed)
   return table.concat(parts)
 end
 
---- The bytes of a file.
--- @treturn string content, unpacked
--- @treturn string how errors name the file
+-- The bytes of a file, unpacked, and how errors name it.
 function source.read(name, path)
   if type(path) ~= "string" then core.raise("%s: expected a path, got %s", name, type(path)) end
   if not io then core.raise("%s: this Lua state has no io library", name) end -- a host may leave it out
@@ -48,7 +46,7 @@ function source.read(name, path)
   return unpack_gzip(name, path, content), path .. " (unpacked)"
 end
 
---- A table of options, checked: `allowed` maps each name to the type of its value.
+-- A table of options, checked: `allowed` maps each name to the type of its value.
 function source.options(name, options, allowed)
   if options == nil then return {} end
   if type(options) ~= "table" then core.raise("%s: expected a table of options, got %s", name, type(options)) end
