@@ -144,14 +144,15 @@ local function track_arguments(tape, name, options, arguments)
   return arguments
 end
 
--- The gradient of a number cannot go into a number: it is put into the table that holds it.
+-- The gradient of a number, or of an instance, cannot go into another: it is put into the table that holds that.
 local function store(into, gradient, name)
-  if type(into) ~= "table" then return kind(into) == "number" and gradient or into end
+  if tree.is_leaf(into) then
+    local sort = kind(into)
+    return (sort == "number" or sort == nil) and gradient or into
+  end
   for _, key in ipairs(tree.keys(gradient, name)) do
     local part = gradient[key]
-    if kind(part) == "number" or (type(part) == "table" and type(into[key]) == "table") then
-      into[key] = store(into[key], part, name)
-    end
+    if tree.is_leaf(part) or tree.is_branch(part) then into[key] = store(into[key], part, name) end
   end
   return into
 end

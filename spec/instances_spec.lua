@@ -1,0 +1,64 @@
+-- Objects of the user's own as leaves (bp.instance): gradients of them, `into`, the optimisers and bp.check.
+-- Held here: an instance is treated as a number or an array of the same content is, or there is an error that says so.
+
+package.path = "./spec/?.lua;" .. package.path
+local bp = require "backprop"
+local help = require "support.helpers"
+
+local same = help.same
+
+-- A straight line a + b x as an object that hides its numbers in an array. Without `methods` it is a leaf that carries
+-- gradients and no more.
+local function class(methods)
+  local Line = {}
+  local function line(a, b) return setmetatable({ hidden = bp.vector{ a, b } }, Line) end
+  local function of(v) return line(v[1], v[2]) end
+  local functions = {
+    zero = function() return line(0, 0) end,
+    one = function() return line(1, 1) end,
+    add = function(p, q) return of(p.hidden + q.hidden) end,
+  }
+  if methods then
+    functions.scale = function(p, s) return of(p.hidden * s) end
+    functions.dot = function(p, q) return bp.dot(p.hidden, q.hidden) end
+  end
+  bp.instance(Line, functions)
+  return line
+end
+
+local function content(p) return p.hidden:totable() end
+
+-- The line at x; `wrong` is a fault in the gradient of b.
+local function evaluation(make, wrong)
+  return bp.op(function(p, x)
+    local a, b = table.unpack(content(p))
+    return a + b * x, function(d) return make(d, d * x * (wrong or 1)), d * b end
+  end)
+end
+
+local line = class(true)
+local at = evaluation(line)
+
+describe("the gradient of an instance", function()
+  it("is one of its class: sums of what its operations return, zero where nothing arrives", function()
+    local g = bp.grad(function(p) return at(p, 3) * at(p, 2) end)(line(1, 2))
+    same({ 12, 29 }, content(g)) -- 7 (1, 2) + 5 (1, 3)
+    assert.equal(getmetatable(line(0, 0)), getmetatable(g))
+    g = bp.grad(function(t) return t.x * 2 end)({ p = line(1, 2), x = 3 })
+    same({ 0, 0 }, content(g.p))
+    assert.equal(2, g.x)
+  end)
+
+  it("goes into the table that holds the instance, and is what is returned", function()
+    local held = { p = line(9, 9), x = 9, list = { line(9, 9) } }
+    local g = bp.grad(function(t) return at(t.p, t.x) * at(t.list[1], 0) end, { into = held })(
+      { p = line(1, 2), x = 3, list = { line(4, 5) } })
+    for _, found in ipairs{ g, held } do
+      same({ 4, 12 }, content(found.p))
+      same(8, found.x)
+      same({ 7, 0 }, content(found.list[1]))
+    end
+    g = bp.grad(function(p) return at(p, 3) end, { into = line(9, 9) })(line(1, 2))
+    same({ 1, 3 }, content(g))
+  end)
+end)
