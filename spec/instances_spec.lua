@@ -5,7 +5,7 @@ package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
 local help = require "support.helpers"
 
-local same = help.same
+local same, raises = help.same, help.raises
 
 -- A straight line a + b x as an object that hides its numbers in an array. Without `methods` it is a leaf that carries
 -- gradients and no more.
@@ -60,5 +60,29 @@ describe("the gradient of an instance", function()
     end
     g = bp.grad(function(p) return at(p, 3) end, { into = line(9, 9) })(line(1, 2))
     same({ 1, 3 }, content(g))
+  end)
+end)
+
+describe("bp.check of an instance", function()
+  local function loss(evaluate) return function(t) return evaluate(t.p, 3) ^ 2 * t.x end end
+  local function arguments(make) return { p = make(1, 2), x = 0.5 } end
+
+  it("passes a right gradient and leaves the argument as it was", function()
+    local t = arguments(line)
+    local p = t.p
+    assert.equal(3, bp.check(loss(at), t).checked)
+    assert(rawequal(p, t.p))
+    same({ 1, 2 }, content(p))
+  end)
+
+  it("P34: fails on a wrong one, and names the instance", function()
+    for _, wrong in ipairs{ -1, 0, 2 } do
+      raises("argument 1.p along", bp.check, loss(evaluation(line, wrong)), arguments(line))
+    end
+  end)
+
+  it("needs scale and dot", function()
+    local bare = class(false)
+    raises({ "argument 1.p", "scale and dot" }, bp.check, loss(evaluation(bare)), arguments(bare))
   end)
 end)
