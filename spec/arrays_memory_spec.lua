@@ -2,12 +2,35 @@
 
 package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
+local core = require "backprop.core"
 local help = require "support.helpers"
 
 local same, raises = help.same, help.raises
 local nan, inf = help.nan, help.inf
 
 describe("windows", function()
+  it("overlap where they have an element in common, and nowhere else", function()
+    for _, dtype in ipairs(help.dtypes) do
+      local m = bp.zeros(4, 3, dtype)
+      local windows = { m, bp.slice(m, 3, 2), bp.flatten(m), bp.slice(bp.flatten(m), 2, 5), bp.reshape(m, 2, 6)[2] }
+      for i = 1, 4 do windows[#windows + 1] = m[i] end
+      for i = 1, 3 do
+        windows[#windows + 1] = bp.slice(m, i, i + 1)
+        local column = bp.column(m, i)
+        for to = 2, 4 do windows[#windows + 1] = bp.slice(column, to - 1, to) end
+        windows[#windows + 1] = column
+      end
+      for i, x in ipairs(windows) do
+        for k, y in ipairs(windows) do
+          m:fill(0)
+          x:fill(1)
+          assert.equal(bp.sum(y) > 0, core.overlap(x, y), i .. " and " .. k)
+        end
+      end
+      assert.is_false(core.overlap(m, bp.zeros(4, 3, dtype)))
+    end
+  end)
+
   it("of a matrix share its memory: row, slice, column, reshape, flatten", function()
     for _, dtype in ipairs(help.dtypes) do
       local m = bp.matrix({ { 1, 2, 3 }, { 4, 5, 6 }, { 7, 8, 9 } }, dtype)

@@ -5,7 +5,7 @@ package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
 local help = require "support.helpers"
 
-local same, raises = help.same, help.raises
+local same, close, raises = help.same, help.close, help.raises
 
 -- A straight line a + b x as an object that hides its numbers in an array. Without `methods` it is a leaf that carries
 -- gradients and no more.
@@ -84,5 +84,40 @@ describe("bp.check of an instance", function()
   it("needs scale and dot", function()
     local bare = class(false)
     raises({ "argument 1.p", "scale and dot" }, bp.check, loss(evaluation(bare)), arguments(bare))
+  end)
+end)
+
+describe("an instance and the optimisers", function()
+  local function loss(t) return at(t.p, 3) ^ 2 + bp.sum(t.w * t.w) end
+
+  it("is stepped by sgd as an array of its content is", function()
+    for _, options in ipairs{ { lr = 0.01 }, { lr = 0.01, momentum = 0.9 }, { lr = 0.01, weight_decay = 0.5 },
+      { lr = 0.01, momentum = 0.8, nesterov = true, weight_decay = 0.1 } } do
+      local p, q = { p = line(1, 2), w = bp.vector{ 3 } }, { p = bp.vector{ 1, 2 }, w = bp.vector{ 3 } }
+      local opt, other = bp.optim.sgd(options), bp.optim.sgd(options)
+      for _ = 1, 5 do
+        opt:minimize(loss, p)
+        other:minimize(function(t) return (t.p[1] + t.p[2] * 3) ^ 2 + bp.sum(t.w * t.w) end, q)
+      end
+      close(q.p, p.p.hidden, 1e-13)
+      close(q.w, p.w, 1e-13)
+    end
+  end)
+
+  it("is an error for the others, without scale, bare, or where its class raises: and nothing has changed", function()
+    local stubborn = class(true)
+    bp.instance(getmetatable(stubborn(0, 0)), {
+      zero = function() return stubborn(0, 0) end, one = function() return stubborn(1, 1) end,
+      add = function() error("stubborn") end, scale = function(p) return p end,
+    })
+    for _, case in ipairs{ { "adam", line, "sgd" }, { "adamw", line, "sgd" }, { "rmsprop", line, "sgd" },
+      { "adagrad", line, "sgd" }, { "sgd", class(false), "scale" }, { "sgd", stubborn, "stubborn" } } do
+      local p = { a = bp.vector{ 3 }, p = case[2](1, 2) }
+      raises(case[3], function() bp.optim[case[1]]():step(p, { a = bp.vector{ 1 }, p = case[2](1, 1) }) end)
+      same({ 3 }, p.a)
+      same({ 1, 2 }, content(p.p))
+    end
+    raises("bare instance", function() bp.optim.sgd():minimize(function(p) return at(p, 3) end, line(1, 2)) end)
+    raises("bare instance", function() bp.optim.sgd():step(line(1, 2), line(1, 2)) end)
   end)
 end)

@@ -99,16 +99,31 @@ static int adam(lua_State *L) {
   return 0;
 }
 
-/* core.same_storage(x): a key that two handles share when they are windows of the same elements. */
+/* core.storage_key(x): a key that two handles share when they are windows of the same elements. */
 static int storage_key(lua_State *L) {
   const bp_handle *x = bp_check_array(L, bp_state_of(L), 1, "bp.optim");
   lua_pushfstring(L, "%p:%d:%d:%d", x->array.data, (int)x->array.rows, (int)x->array.cols, (int)x->array.stride);
   return 1;
 }
 
+/* core.buffer_key(x): a key that all windows of one buffer share. */
+static int buffer_key(lua_State *L) {
+  lua_pushlightuserdata(L, bp_check_array(L, bp_state_of(L), 1, "bp.optim")->array.buffer);
+  return 1;
+}
+
+/* core.overlap(x, y): whether the arrays have an element in common. */
+static int overlap(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  const bp_handle *x = bp_check_array(L, s, 1, "bp.optim"), *y = bp_check_array(L, s, 2, "bp.optim");
+  lua_pushboolean(L, bp_overlap(&x->array, &y->array));
+  return 1;
+}
+
 void bp_open_inplace(lua_State *L, bp_state *s) {
   static const luaL_Reg functions[] = {
-      {"axpy", axpy}, {"scale", scale}, {"adam", adam}, {"storage_key", storage_key}, {NULL, NULL}};
+      {"axpy", axpy},       {"scale", scale}, {"adam", adam}, {"storage_key", storage_key}, {"buffer_key", buffer_key},
+      {"overlap", overlap}, {NULL, NULL}};
   static const luaL_Reg methods[] = {{"copy", copy}, {"fill", fill}, {"set", set}, {NULL, NULL}};
   bp_set_functions(L, s, functions);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->methods);
