@@ -372,6 +372,24 @@ describe("the softmax family:", function()
     end
   end)
 
+  it("P29: the pattern is for a softmax that nothing else uses; otherwise it is the plain composition to the last bit",
+    function()
+      local x, w = bp.rng(1):normal(0, 2, 20), bp.rng(2):normal(0, 1, 20)
+      -- The logarithm of a view is never taken for the pattern.
+      local function hidden(s) return bp.log(bp.reshape(s, 20)) end
+      local function alone(log) return function(v) return bp.dot(log(bp.softmax(v)), w) end end
+      local function shared(log)
+        return function(v)
+          local s = bp.softmax(v)
+          local other = bp.dot(s * s, w)
+          return bp.dot(log(s), w) + other
+        end
+      end
+      local function gradient(f) return bp.grad(f)(x):totable() end
+      assert.are_not.same(gradient(alone(hidden)), gradient(alone(bp.log))) -- or the line below could not fail
+      assert.are.same(gradient(shared(hidden)), gradient(shared(bp.log)))
+    end)
+
   it("P28: do not hide a NaN", function()
     for _, name in ipairs{ "softmax", "log_softmax" } do
       same({ nan, nan, nan }, bp[name](bp.vector{ 1, nan, 2 }))
