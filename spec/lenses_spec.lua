@@ -217,6 +217,11 @@ describe("partial and plural lenses", function()
     assert.are.same({1, 20, 3, 4}, bp.set(list, bp.at(2), 20))
     assert.are.same({k = {x = -1}}, bp.over({k = {x = 1}}, bp.at "k" .. bp.at "x", negative))
     assert.are.same({k = 1}, bp.over({k = 1}, bp.at "j" .. bp.at "x", negative))
+    local nested = {k = {list = list}}
+    local path = bp.at "k" .. bp.at "list" .. bp.at(9)
+    assert.is_true(rawequal(nested, bp.set(nested, path, 0))) -- nothing is copied where nothing changes
+    assert.is_true(rawequal(nested, bp.over(nested, path, negative)))
+    assert.are.equal(1, select("#", bp.set(nested, path, 0)))
     assert.are.equal(5, bp.view(MT {x = 5, y = 1, z = 1}, bp.at "x"))
     assert.is_nil(bp.preview(MT {x = 5, y = 1, z = 1}, bp.at "forward"))
     assert.matches("there is nothing at %[9%]", message(bp.view, list, bp.at(9)))

@@ -204,8 +204,8 @@ local function check_part(step, following, part)
   if step.check and not (following and following.metatable) then step.check(part) end
 end
 
--- A copy of x with every part replaced by f(part). With `blind`, f does not look at the part, which is then not read
--- where it must exist anyway.
+-- A copy of x with every part replaced by f(part); x itself, and true, where the one part is missing. With `blind`, f
+-- does not look at the part, which is then not read where it must exist anyway.
 local function rebuild(name, x, me, i, f, blind)
   local step = me.steps[i]
   if not step then
@@ -215,15 +215,16 @@ local function rebuild(name, x, me, i, f, blind)
   end
   if not step:accepts(x) then misplaced(name, me, i, x) end
   if step.over then
-    return step:over(x, function(part) return rebuild(name, part, me, i + 1, f, blind) end)
+    return step:over(x, function(part) return (rebuild(name, part, me, i + 1, f, blind)) end)
   end
   local following = me.steps[i + 1]
-  local part
+  local part, gone
   if following or step.partial or not blind then
     part = step:get(x, name)
-    if part == nil then return x end
+    if part == nil then return x, true end
   end
-  part = rebuild(name, part, me, i + 1, f, blind)
+  part, gone = rebuild(name, part, me, i + 1, f, blind)
+  if gone then return x, true end
   check_part(step, following, part)
   return step:put(x, part, name)
 end
@@ -231,14 +232,14 @@ end
 --- A copy of x (of the path to the part only) with v for the part; x itself where the part is missing.
 function lens.set(x, object, v)
   local me = insider("bp.set", object)
-  return rebuild("bp.set", x, me, 1, function() return v end, true)
+  return (rebuild("bp.set", x, me, 1, function() return v end, true))
 end
 
 --- A copy of x with f(part) for the part, or for every part.
 function lens.over(x, object, f)
   local me = insider("bp.over", object)
   if not tree.callable(f) then raise("bp.over: expected a function, got %s", tree.describe(f)) end
-  return rebuild("bp.over", x, me, 1, f, false)
+  return (rebuild("bp.over", x, me, 1, f, false))
 end
 
 -- Steps into tables -----------------------------------------------------------------------------------------------
