@@ -15,6 +15,7 @@ core.set_source_prefix(folder)
 local tree = require "backprop.tree"
 local record = require "backprop.record"
 local lens = require "backprop.lens"
+local array_lenses = require "backprop.array_lenses"
 local grad = require "backprop.grad"
 local op = require "backprop.op"
 local check = require "backprop.check"
@@ -47,10 +48,10 @@ bp.kind = tree.kind
 bp.record, bp.list, bp.static = record.record, record.list, record.static
 bp.zero, bp.one, bp.add, bp.instance = tree.zero, tree.one, tree.add, tree.instance
 bp.leaves, bp.paths = tree.leaves, tree.paths
-for _, name in ipairs {"lens", "view", "set", "over", "preview", "collect", "fields", "at", "each", "filtered",
-  "element_at", "row_at", "column_at", "range"} do
+for _, name in ipairs {"lens", "view", "set", "over", "preview", "collect", "fields", "at", "each", "filtered"} do
   bp[name] = lens[name]
 end
+for name, lens_of in pairs(array_lenses) do bp[name] = lens_of end
 
 function bp.map(f, x, ...)
   if not tree.callable(f) then raise("bp.map: expected a function, got %s", tree.describe(f)) end
