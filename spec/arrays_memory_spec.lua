@@ -133,6 +133,37 @@ describe("in-place calls", function()
     same({ 1, 2, 3, 3 }, v)
   end)
 
+  it("copy and axpy between any two windows of one shape are those of their values", function()
+    local function windows_of(m)
+      local list = { bp.slice(m, 1, 2), bp.slice(m, 2, 3), bp.slice(m, 3, 4) }
+      for i = 1, 4 do list[#list + 1] = m[i] end
+      for j = 1, 3 do
+        for from = 1, 2 do list[#list + 1] = bp.slice(bp.column(m, j), from, from + 2) end
+      end
+      for from = 1, 10 do list[#list + 1] = bp.slice(bp.flatten(m), from, from + 2) end
+      return list
+    end
+    for _, dtype in ipairs(help.dtypes) do
+      local numbers = bp.reshape(bp.linspace(1, 12, 12, dtype), 4, 3)
+      for i, x in ipairs(windows_of(numbers)) do
+        for k, y in ipairs(windows_of(numbers)) do
+          if help.shape(x) == help.shape(y) then
+            local m, n, what = numbers:clone(), numbers:clone(), i .. " and " .. k
+            local to, from = windows_of(m)[i], windows_of(m)[k]
+            to:copy(from)
+            windows_of(n)[i]:copy(y:clone())
+            same(n, m, what)
+            m:copy(numbers)
+            n:copy(numbers)
+            bp.axpy(2, from, to)
+            bp.axpy(2, y:clone(), windows_of(n)[i])
+            same(n, m, what)
+          end
+        end
+      end
+    end
+  end)
+
   it("fill takes a number", function()
     local v = bp.zeros(3, "f32")
     v:fill(0.1)
