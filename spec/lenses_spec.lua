@@ -1,7 +1,9 @@
 -- Lenses: the parts of structures, plain and tracked alike. The numbers of the first part are those of the performance
 -- guide of the Haskell library backprop.
 
+package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
+local message = require "support.helpers".message
 
 local MT = bp.record("MT", "x", "y", "z")
 local Layer = bp.record("Layer", {"w", "matrix"}, {"b", "vector"}, {"stride", bp.static})
@@ -13,12 +15,6 @@ end
 
 local function net()
   return Net {hidden = layer(), layers = {layer(10), layer(100)}, other = {a = {1, 2, 3}, v = bp.vector {1, 2, 3}}}
-end
-
-local function message(f, ...)
-  local ok, text = pcall(f, ...)
-  assert.is_false(ok, "no error was raised")
-  return (text:gsub("^[^:]*:%d+: ", ""))
 end
 
 local function even(x) return x % 2 == 0 end
