@@ -2,12 +2,35 @@
 
 package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
+local core = require "backprop.core"
 local help = require "support.helpers"
 
 local same, raises = help.same, help.raises
 local nan, inf = help.nan, help.inf
 
 describe("windows", function()
+  it("overlap where they have an element in common, and nowhere else", function()
+    for _, dtype in ipairs(help.dtypes) do
+      local m = bp.zeros(4, 3, dtype)
+      local windows = { m, bp.slice(m, 3, 2), bp.flatten(m), bp.slice(bp.flatten(m), 2, 5), bp.reshape(m, 2, 6)[2] }
+      for i = 1, 4 do windows[#windows + 1] = m[i] end
+      for i = 1, 3 do
+        windows[#windows + 1] = bp.slice(m, i, i + 1)
+        local column = bp.column(m, i)
+        for to = 2, 4 do windows[#windows + 1] = bp.slice(column, to - 1, to) end
+        windows[#windows + 1] = column
+      end
+      for i, x in ipairs(windows) do
+        for k, y in ipairs(windows) do
+          m:fill(0)
+          x:fill(1)
+          assert.equal(bp.sum(y) > 0, core.overlap(x, y), i .. " and " .. k)
+        end
+      end
+      assert.is_false(core.overlap(m, bp.zeros(4, 3, dtype)))
+    end
+  end)
+
   it("of a matrix share its memory: row, slice, column, reshape, flatten", function()
     for _, dtype in ipairs(help.dtypes) do
       local m = bp.matrix({ { 1, 2, 3 }, { 4, 5, 6 }, { 7, 8, 9 } }, dtype)
@@ -108,6 +131,37 @@ describe("in-place calls", function()
     same({ 1, 1, 2, 3 }, v)
     bp.slice(v, 1, 3):copy(bp.slice(v, 2, 4))
     same({ 1, 2, 3, 3 }, v)
+  end)
+
+  it("copy and axpy between any two windows of one shape are those of their values", function()
+    local function windows_of(m)
+      local list = { bp.slice(m, 1, 2), bp.slice(m, 2, 3), bp.slice(m, 3, 4) }
+      for i = 1, 4 do list[#list + 1] = m[i] end
+      for j = 1, 3 do
+        for from = 1, 2 do list[#list + 1] = bp.slice(bp.column(m, j), from, from + 2) end
+      end
+      for from = 1, 10 do list[#list + 1] = bp.slice(bp.flatten(m), from, from + 2) end
+      return list
+    end
+    for _, dtype in ipairs(help.dtypes) do
+      local numbers = bp.reshape(bp.linspace(1, 12, 12, dtype), 4, 3)
+      for i, x in ipairs(windows_of(numbers)) do
+        for k, y in ipairs(windows_of(numbers)) do
+          if help.shape(x) == help.shape(y) then
+            local m, n, what = numbers:clone(), numbers:clone(), i .. " and " .. k
+            local to, from = windows_of(m)[i], windows_of(m)[k]
+            to:copy(from)
+            windows_of(n)[i]:copy(y:clone())
+            same(n, m, what)
+            m:copy(numbers)
+            n:copy(numbers)
+            bp.axpy(2, from, to)
+            bp.axpy(2, y:clone(), windows_of(n)[i])
+            same(n, m, what)
+          end
+        end
+      end
+    end
   end)
 
   it("fill takes a number", function()

@@ -101,6 +101,7 @@ describe("bp.data.csv", function()
     assert.same({ "1999", "2000" }, names)
     csv_raises("width,height\n1,2\n", { header = false }, ":1:", '"width"')
     csv_raises("width,2000\n1,2\n", nil, ":1:", '"width"', "header = true")
+    csv_raises("nan,-inf\n1,2\n", nil, ":1:", "\"nan\"") -- a row of numbers gone wrong: it does not get lost
   end)
 
   it("takes other separators", function()

@@ -333,7 +333,7 @@ describe("tostring", function()
       { "sgd{lr = 0.5, momentum = 0.9, nesterov = false, weight_decay = 0} after 1 step", sgd },
       { "pullback to 2 arguments", pullback },
       { "tracked value whose call has ended", stale },
-      { "gradient agrees: 1 compared, 0 could not be told", checked },
+      { "bp.check: 1 components and directions agree, 0 skipped", checked },
     }
     for _, pair in ipairs(expected) do assert.equal(pair[1], tostring(pair[2])) end
     pullback:close()

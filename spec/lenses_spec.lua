@@ -1,7 +1,9 @@
 -- Lenses: the parts of structures, plain and tracked alike. The numbers of the first part are those of the performance
 -- guide of the Haskell library backprop.
 
+package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
+local message = require "support.helpers".message
 
 local MT = bp.record("MT", "x", "y", "z")
 local Layer = bp.record("Layer", {"w", "matrix"}, {"b", "vector"}, {"stride", bp.static})
@@ -13,12 +15,6 @@ end
 
 local function net()
   return Net {hidden = layer(), layers = {layer(10), layer(100)}, other = {a = {1, 2, 3}, v = bp.vector {1, 2, 3}}}
-end
-
-local function message(f, ...)
-  local ok, text = pcall(f, ...)
-  assert.is_false(ok, "no error was raised")
-  return (text:gsub("^[^:]*:%d+: ", ""))
 end
 
 local function even(x) return x % 2 == 0 end
@@ -221,6 +217,11 @@ describe("partial and plural lenses", function()
     assert.are.same({1, 20, 3, 4}, bp.set(list, bp.at(2), 20))
     assert.are.same({k = {x = -1}}, bp.over({k = {x = 1}}, bp.at "k" .. bp.at "x", negative))
     assert.are.same({k = 1}, bp.over({k = 1}, bp.at "j" .. bp.at "x", negative))
+    local nested = {k = {list = list}}
+    local path = bp.at "k" .. bp.at "list" .. bp.at(9)
+    assert.is_true(rawequal(nested, bp.set(nested, path, 0))) -- nothing is copied where nothing changes
+    assert.is_true(rawequal(nested, bp.over(nested, path, negative)))
+    assert.are.equal(1, select("#", bp.set(nested, path, 0)))
     assert.are.equal(5, bp.view(MT {x = 5, y = 1, z = 1}, bp.at "x"))
     assert.is_nil(bp.preview(MT {x = 5, y = 1, z = 1}, bp.at "forward"))
     assert.matches("there is nothing at %[9%]", message(bp.view, list, bp.at(9)))

@@ -160,6 +160,59 @@ describe("reductions:", function()
     close(math.sqrt(reference.dot(list, list)), bp.norm(x), 1e-11)
   end)
 
+  -- Many ties; row i and column i have i - 1 zeros while there are fewer than 4 of them.
+  local function large(rows, columns)
+    local m = {}
+    for i = 1, rows do
+      m[i] = {}
+      for j = 1, columns do
+        local zero = i <= 4 and j > 4 and j - 4 < i or j <= 4 and i > 4 and i - 4 < j
+        m[i][j] = zero and 0 or ({ 0.75, 1, 1.25, 1 })[(i * 7 + j * j * 3 + i * j) % 4 + 1]
+      end
+    end
+    return m
+  end
+
+  for _, shape in ipairs{ { 3, 300 }, { 300, 3 }, { 15, 20 } } do
+    it(("of %d x %d follow the formulas element by element, written and added, also of columns"):format(
+      table.unpack(shape)), function()
+      local m = large(table.unpack(shape))
+      local transposed, column = reference.transpose(m), reference.transpose(m)[2]
+      for name, row in pairs(reference.reductions) do
+        local values = { [0] = row.f(flat(m)), each(transposed, row.f), each(m, row.f) }
+        local slopes = { [0] = folded(row.d(flat(m)), #m[1]), reference.transpose(each(transposed, row.d)),
+          each(m, row.d) }
+        local of_column = row.d(column)
+        for _, dtype in ipairs(help.dtypes) do
+          local array, tolerance = bp.matrix(m, dtype), dtype == "f64" and 1e-12 or 1e-5
+          for axis = 0, 2 do
+            local function reduced(x) return axis == 0 and bp[name](x) or bp[name](x, axis) end
+            local value, g = bp.value_and_grad(reduced)(array)
+            close(values[axis], value, tolerance, name)
+            close(slopes[axis], g, tolerance, name)
+            g = bp.grad(function(x) return { reduced(x), bp.sum(x) } end)(array)
+            close(slopes[axis], g - 1, tolerance, name)
+          end
+          local g = bp.grad(function(x) return bp[name](bp.column(x, 2)) end)(array) -- its elements stand apart
+          close(of_column, bp.column(g, 2), tolerance, name)
+        end
+      end
+    end)
+  end
+
+  it("P24: of a group that holds infinities, those that made logsumexp share the cotangent", function()
+    local m = { { inf, 1, 2 }, { inf, -inf, inf }, { 1, -inf, -inf }, { -inf, -inf, -inf } }
+    local slopes = { { 1, 0, 0 }, { 0.5, 0, 0.5 }, { 1, 0, 0 }, { 1 / 3, 1 / 3, 1 / 3 } }
+    for _, dtype in ipairs(help.dtypes) do
+      local function gradient(axis, x)
+        return bp.grad(function(y) return bp.logsumexp(y, axis) end)(bp.matrix(x, dtype))
+      end
+      close(slopes, gradient(2, m), tolerances[dtype])
+      close(slopes, bp.transpose(gradient(1, reference.transpose(m))), tolerances[dtype])
+      for i, row in ipairs(m) do close(slopes[i], bp.grad(bp.logsumexp)(bp.vector(row, dtype)), tolerances[dtype]) end
+    end
+  end)
+
   it("prod with zeros", function()
     for _, dtype in ipairs(help.dtypes) do
       same({ 0, 6, 0 }, bp.grad(bp.prod)(bp.vector({ 2, 0, 3 }, dtype)))
@@ -371,6 +424,24 @@ describe("the softmax family:", function()
       close(each(s, function(p) return p * (math.log(p) - entropy) end), g, 1e-12)
     end
   end)
+
+  it("P29: the pattern is for a softmax that nothing else uses; otherwise it is the plain composition to the last bit",
+    function()
+      local x, w = bp.rng(1):normal(0, 2, 20), bp.rng(2):normal(0, 1, 20)
+      -- The logarithm of a view is never taken for the pattern.
+      local function hidden(s) return bp.log(bp.reshape(s, 20)) end
+      local function alone(log) return function(v) return bp.dot(log(bp.softmax(v)), w) end end
+      local function shared(log)
+        return function(v)
+          local s = bp.softmax(v)
+          local other = bp.dot(s * s, w)
+          return bp.dot(log(s), w) + other
+        end
+      end
+      local function gradient(f) return bp.grad(f)(x):totable() end
+      assert.are_not.same(gradient(alone(hidden)), gradient(alone(bp.log))) -- or the line below could not fail
+      assert.are.same(gradient(shared(hidden)), gradient(shared(bp.log)))
+    end)
 
   it("P28: do not hide a NaN", function()
     for _, name in ipairs{ "softmax", "log_softmax" } do

@@ -80,6 +80,25 @@ describe("README.md", function()
     end)
   end
 
+  it("names everything that is public, and nothing that is not there", function()
+    local named = { _VERSION = true, include_dir = true }
+    local section = text:match("\n## Names\n(.-)\n## ")
+    for line in section:gmatch("[^\n]+") do
+      local name_of_row, row = line:match("^| (%l[%l -]*) | (.*) |$")
+      for names in (row or ""):gmatch("`([^`]+)`") do
+        for name in names:gmatch("%S+") do
+          local place = bp
+          for part in name:gmatch("[^.]+") do
+            place = place[part]
+            assert(place ~= nil, name_of_row .. ": there is no bp." .. name)
+          end
+          named[name:match("^[^.]+")] = true
+        end
+      end
+    end
+    for name in pairs(bp) do assert(named[name], "bp." .. name .. " is not named") end
+  end)
+
   it("names the two set-up commands", function()
     assert(text:find("make demo", 1, true) and text:find("make test", 1, true))
   end)

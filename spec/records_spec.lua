@@ -1,6 +1,8 @@
 -- Record types: construction and its checks, methods, what reading and writing a wrong name does, arithmetic.
 
+package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
+local message = require "support.helpers".message
 
 local Layer = bp.record("Layer", {"w", "matrix"}, {"b", "vector"}, {"stride", bp.static})
 local Net = bp.record("Net", {"hidden", Layer}, {"layers", bp.list(Layer)}, {"scale", "number"}, "other")
@@ -14,13 +16,6 @@ local function net(changes)
   local fields = {hidden = layer(), layers = {layer(2), layer(3)}, scale = 1.5, other = {1, name = "n"}}
   for key, value in pairs(changes or {}) do fields[key] = value end
   return Net(fields)
-end
-
--- The message of the error that f(...) raises, without its position.
-local function message(f, ...)
-  local ok, text = pcall(f, ...)
-  assert.is_false(ok, "no error was raised")
-  return (text:gsub("^[^:]*:%d+: ", ""))
 end
 
 describe("a record", function()

@@ -408,6 +408,45 @@ describe("P33: opt:minimize equals the gradient, then opt:step", function()
   end)
 end)
 
+describe("P10: parameters that share some of their elements", function()
+  local function step_of(opt, p)
+    return function() opt:step(p, help.fill_like(p, 1)) end
+  end
+  local function minimize_of(opt, p)
+    return function() opt:minimize(function(q) return bp.sum(q[1]) + bp.sum(q[2]) end, p) end
+  end
+  local function pairs_of(m) return { { m, m[1] }, { m[1], m }, { m, bp.column(m, 2) }, { m, bp.flatten(m) } } end
+
+  it("are stepped rightly by plain descent: both gradients are subtracted", function()
+    for _, run in ipairs{ step_of, minimize_of } do
+      local m = bp.ones(2, 2)
+      run(bp.optim.sgd{ lr = 0.25 }, { m, m[1] })()
+      same({ { 0.5, 0.5 }, { 0.75, 0.75 } }, m)
+    end
+  end)
+
+  it("are an error where an element would decay twice or have two states, and nothing changes", function()
+    for _, case in ipairs(optimisers) do
+      local plain = case[1] == "sgd" and not case[2].momentum and not case[2].weight_decay
+      for k = 1, plain and 0 or 4 do
+        for _, run in ipairs{ step_of, minimize_of } do
+          local m = bp.ones(2, 2)
+          raises({ "[1]", "[2]", "share" }, run(make(case), pairs_of(m)[k]))
+          same({ { 1, 1 }, { 1, 1 } }, m, described(case))
+        end
+      end
+    end
+  end)
+
+  it("are no parameters of one another where they only stand side by side", function()
+    for _, run in ipairs{ step_of, minimize_of } do
+      local m = bp.ones(2, 2)
+      run(bp.optim.sgd{ lr = 0.25, weight_decay = 1 }, { bp.column(m, 1), bp.column(m, 2) })()
+      same({ { 0.5, 0.5 }, { 0.5, 0.5 } }, m)
+    end
+  end)
+end)
+
 describe("P32: random masks", function()
   local function dropout(r, p) return function(x) return x * r:bernoulli(p, #bp.value(x)) / p end end
 

@@ -4,7 +4,8 @@ bp.check: gradients against finite differences.
 The function's result is turned into one number by fixed random weights, so that every cotangent is exercised at once.
 The gradient is then compared with central differences along the components of the arguments: all of them where there
 are few, otherwise random directions and a sample of components. A step is scaled with the element; where two steps
-disagree with each other the function has a kink (or too little precision) there, and the component is skipped.
+disagree with each other the function has a kink (or too little precision) there, and the component is skipped. What
+an instance is made of is hidden: it is moved along its class's `one` and along its gradient.
 ]]
 
 local core = require "backprop.core"
@@ -19,34 +20,56 @@ local FEW = 64 -- so many components are all looked at
 
 -- Elements: leaves of the arguments, one number at a time ----------------------------------------------------------
 
--- Every element of every number and array, as {get, set, path}. The arguments are copies, to be changed.
-local function elements_of(arguments)
-  local elements = {}
-  local function add(path, get, set, dtype)
-    elements[#elements + 1] = {path = path, get = get, set = set, dtype = dtype}
+-- The two directions of an instance p as elements whose value is how far p has been moved.
+local function add_instance(add, holder, key, gradient, path)
+  local p = holder[key]
+  local class = tree.class_of(p)
+  if not (class.scale and class.dot) then
+    raise("bp.check: %s is an instance without scale and dot: it cannot be checked", path)
   end
-  local function visit(holder, key, path)
+  local function along(direction, name)
+    local moved = 0
+    add(path .. name, function() return moved end, function(v)
+      moved = v
+      holder[key] = v == 0 and p or class.add(p, class.scale(direction, v))
+    end, "f64", class.dot(gradient, direction))
+  end
+  along(class.one(p), " along one")
+  local size = math.sqrt(class.dot(gradient, gradient))
+  if size > 0 and size < math.huge then along(class.scale(gradient, 1 / size), " along its gradient") end
+end
+
+-- Every element of every number and array, as {get, set, path, dtype, gradient}. The arguments are copies, to be
+-- changed; the gradients are structured like them.
+local function elements_of(arguments, gradients)
+  local elements = {}
+  local function add(path, get, set, dtype, gradient)
+    elements[#elements + 1] = {path = path, get = get, set = set, dtype = dtype, gradient = gradient, start = get()}
+  end
+  local function visit(holder, key, gradient, path)
     local x = holder[key]
     local sort = kind(x)
     if sort == "number" then
-      add(path, function() return holder[key] end, function(v) holder[key] = v end, "f64")
+      add(path, function() return holder[key] end, function(v) holder[key] = v end, "f64", gradient)
     elseif sort == "vector" then
       for i = 1, #x do
-        add(("%s[%d]"):format(path, i), function() return x[i] end, function(v) x[i] = v end, x:dtype())
+        add(("%s[%d]"):format(path, i), function() return x[i] end, function(v) x[i] = v end, x:dtype(), gradient[i])
       end
     elseif sort == "matrix" then
       local rows, columns = x:shape()
       for i = 1, rows do
         for j = 1, columns do
           add(("%s[%d][%d]"):format(path, i, j), function() return x:get(i, j) end,
-            function(v) x:set(i, j, v) end, x:dtype())
+            function(v) x:set(i, j, v) end, x:dtype(), gradient:get(i, j))
         end
       end
+    elseif tree.class_of(x) then
+      add_instance(add, holder, key, gradient, path)
     elseif tree.is_branch(x) then
-      for _, name in ipairs(tree.keys(x, "bp.check")) do visit(x, name, tree.join(path, name)) end
+      for _, name in ipairs(tree.keys(x, "bp.check")) do visit(x, name, gradient[name], tree.join(path, name)) end
     end
   end
-  for position = 1, arguments.n do visit(arguments, position, "argument " .. position) end
+  for position = 1, arguments.n do visit(arguments, position, gradients[position], "argument " .. position) end
   return elements
 end
 
@@ -174,14 +197,6 @@ local function compare(evaluate, elements, direction, options)
     error = off / scale}, true
 end
 
-local function note_gradients(elements, gradients)
-  local found = elements_of(gradients)
-  if #found ~= #elements then raise("bp.check: the gradient's structure is not the arguments'") end
-  for k, element in ipairs(elements) do
-    element.gradient, element.start = found[k].get(), element.get()
-  end
-end
-
 local function read_arguments(f, ...)
   if tree.callable(f) then return {f = f, args = table.pack(...)} end
   if type(f) ~= "table" then raise("bp.check: expected a function or {f =, args =}, got %s", tree.describe(f)) end
@@ -199,10 +214,10 @@ end
 local Report = {__name = "check"}
 
 function Report.__tostring(report)
-  return ("gradient agrees: %d compared, %d could not be told"):format(report.checked, report.skipped)
+  return ("bp.check: %d components and directions agree, %d skipped"):format(report.checked, report.skipped)
 end
 
---- Compares the gradient of f with finite differences. Returns {checked, skipped}; raises on a mismatch, naming
+--- Compares the gradient of f with finite differences. Returns {checked, skipped, worst}; raises on a mismatch, naming
 -- the worst component by its path. `bp.check{f =, args =, tol = 1e-6, seed = 1}` sets the tolerance (relative, or
 -- absolute below 1; for f32 ten thousand times as much) and the seed of the weights and directions.
 function check.check(f, ...)
@@ -219,12 +234,10 @@ function check.check(f, ...)
 
   local _, pullback <close> = grad.vjp(function(...) return weighted_sum((options.f(...)), options.seed) end,
     table.unpack(arguments, 1, arguments.n))
-  local gradients = table.pack(pullback())
-  local elements = elements_of(arguments)
-  note_gradients(elements, gradients)
+  local elements = elements_of(arguments, table.pack(pullback()))
 
   for _, element in ipairs(elements) do options.single = options.single or element.dtype == "f32" end
-  local report = {checked = 0, skipped = 0, worst = nil}
+  local report = setmetatable({checked = 0, skipped = 0, worst = nil}, Report)
   for _, direction in ipairs(directions_of(elements, core.rng(options.seed))) do
     local mismatch, told = compare(evaluate, elements, direction, options)
     if told then report.checked = report.checked + 1 else report.skipped = report.skipped + 1 end

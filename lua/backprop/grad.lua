@@ -140,14 +140,15 @@ local function track_arguments(tape, name, options, arguments)
   return table.unpack(copies, 1, arguments.n)
 end
 
--- The gradient of a number cannot go into a number: it is put into the table that holds it.
+-- The gradient of a number, or of an instance, cannot go into another: it is put into the table that holds that.
 local function store(into, gradient, name)
-  if type(into) ~= "table" then return kind(into) == "number" and gradient or into end
+  if tree.is_leaf(into) then
+    local sort = kind(into)
+    return (sort == "number" or sort == nil) and gradient or into
+  end
   for _, key in ipairs(tree.keys(gradient, name)) do
     local part = gradient[key]
-    if kind(part) == "number" or (type(part) == "table" and type(into[key]) == "table") then
-      into[key] = store(into[key], part, name)
-    end
+    if tree.is_leaf(part) or tree.is_branch(part) then into[key] = store(into[key], part, name) end
   end
   return into
 end
@@ -365,7 +366,8 @@ end
 
 --- For optimisers: one step p = decay p - rate g on every parameter in place; returns f(params, ...). The products of
 -- weights are not multiplied out, and nothing has changed if anything fails. Instances are stepped by functions of the
--- user's, which may raise: not in the middle of a descent, so that nothing is done and nil returned. Errors bear `name`.
+-- user's, which may raise: not in the middle of a descent, so that nothing is done and nil returned. Errors bear the
+-- name.
 function grad.descend(name, f, decay, rate, params, ...)
   local tape <close> = core.tape()
   local copy, count, instances = tape:track(name, params, nil, true)

@@ -13,6 +13,7 @@ local folder = core.claim_sources()
 local tree = require "backprop.tree"
 local record = require "backprop.record"
 local lens = require "backprop.lens"
+local array_lenses = require "backprop.array_lenses"
 local grad = require "backprop.grad"
 local op = require "backprop.op"
 local check = require "backprop.check"
@@ -47,10 +48,10 @@ bp.zero, bp.one, bp.add = keep_line(tree.zero), keep_line(tree.one), keep_line(t
 bp.instance = tree.instance
 bp.leaves = keep_line(function(x) return tree.leaves(x) end)
 bp.paths = keep_line(function(x) return tree.paths(x) end)
-for _, name in ipairs {"lens", "view", "set", "over", "preview", "collect", "fields", "at", "each", "filtered",
-  "element_at", "row_at", "column_at", "range"} do
+for _, name in ipairs {"lens", "view", "set", "over", "preview", "collect", "fields", "at", "each", "filtered"} do
   bp[name] = lens[name]
 end
+for name, lens_of in pairs(array_lenses) do bp[name] = lens_of end
 
 function bp.map(f, x, ...)
   if not tree.callable(f) then raise("bp.map: expected a function, got %s", tree.describe(f)) end

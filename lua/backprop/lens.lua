@@ -1,5 +1,6 @@
 --[[
-Lenses: first-class parts of a structure. `T.lens.field` are made by record.lua with `lens.field`; the rest is here.
+Lenses: first-class parts of a structure. `T.lens.field` are made by record.lua with `lens.field`, lenses into arrays by
+array_lenses.lua with `lens.atom`; the rest is here.
 
 A lens object is an empty table; what it knows stands in `inside`, so that every key stays free for the name of a field.
 (The only keys it ever gets are lenses of fields already asked for, so that asking again is a table read.) It is a list
@@ -38,12 +39,15 @@ local function new(me)
   return object
 end
 
+-- The lens of one step.
 local function atom(step)
   return new {
     steps = {step}, flat = step.metatable and {step}, focus = step.focus, text = step.text,
     plural = step.parts ~= nil, partial = step.partial,
   }
 end
+
+lens.atom = atom
 
 -- Composition -----------------------------------------------------------------------------------------------------
 
@@ -102,12 +106,15 @@ end
 
 -- Errors ----------------------------------------------------------------------------------------------------------
 
+-- What x is, with its shape.
 local function sized(x)
   local sort = kind(x)
   if sort == "vector" then return ("a vector of %d elements"):format((x:shape())) end
   if sort == "matrix" then return ("a %dx%d matrix"):format(x:shape()) end
   return tree.describe(x)
 end
+
+lens.sized = sized
 
 -- Where step i of a lens starts from: "Net.hidden", or "" at the first.
 local function place(me, i)
@@ -208,8 +215,8 @@ local function check_part(name, me, i, part)
   if path then raise("%s: %s: expected %s, got %s", name, tree.under(place(me, i + 1), path), expected, sized(got)) end
 end
 
--- A copy of x with every part replaced by f(part). With `blind`, f does not look at the part, which is then not read
--- where it must exist anyway.
+-- A copy of x with every part replaced by f(part); x itself, and true, where the one part is missing. With `blind`, f
+-- does not look at the part, which is then not read where it must exist anyway.
 local function rebuild(name, x, me, i, f, blind)
   local step = me.steps[i]
   if not step then
@@ -219,15 +226,16 @@ local function rebuild(name, x, me, i, f, blind)
   end
   if not step:accepts(x) then misplaced(name, me, i, x) end
   if step.over then
-    return step:over(x, function(part) return rebuild(name, part, me, i + 1, f, blind) end)
+    return step:over(x, function(part) return (rebuild(name, part, me, i + 1, f, blind)) end)
   end
   local following = me.steps[i + 1]
-  local part
+  local part, gone
   if following or step.partial or not blind then
     part = step:get(x, name)
-    if part == nil then return x end
+    if part == nil then return x, true end
   end
-  part = rebuild(name, part, me, i + 1, f, blind)
+  part, gone = rebuild(name, part, me, i + 1, f, blind)
+  if gone then return x, true end
   check_part(name, me, i, part)
   return step:put(x, part, name)
 end
@@ -236,14 +244,14 @@ end
 function lens.set(x, object, v, surplus)
   if surplus ~= nil then raise("bp.set: expected 3 arguments: a structure, a lens and the new part") end
   local me = insider("bp.set", object)
-  return rebuild("bp.set", x, me, 1, function() return v end, true)
+  return (rebuild("bp.set", x, me, 1, function() return v end, true))
 end
 
 --- A copy of x with f(part) for the part, or for every part.
 function lens.over(x, object, f)
   local me = insider("bp.over", object)
   if not tree.callable(f) then raise("bp.over: expected a function, got %s", tree.describe(f)) end
-  return rebuild("bp.over", x, me, 1, f, false)
+  return (rebuild("bp.over", x, me, 1, f, false))
 end
 
 -- Steps into tables -----------------------------------------------------------------------------------------------
@@ -382,105 +390,6 @@ function lens.fields(...)
       return x
     end,
   }
-end
-
--- Steps into arrays -----------------------------------------------------------------------------------------------
--- Getting takes a window. Putting joins what stands before, the new part and what stands after into a new array, by
--- differentiable operations: linear in the array, and the gradient goes to the old array outside the part only.
-
--- Elements or rows from..to of x replaced.
-local function splice(x, from, to, part)
-  local count = x:shape()
-  local pieces = {part}
-  if from > 1 then table.insert(pieces, 1, core.slice(x, 1, from - 1)) end
-  if to < count then pieces[#pieces + 1] = core.slice(x, to + 1, count) end
-  return core.concat(pieces)
-end
-
-local function splice_element(x, i, s) return splice(x, i, i, core.konst(s, 1, x:dtype())) end
-local function splice_row(x, i, v) return splice(x, i, i, core.reshape(v, 1, #v)) end
-
-local function position(name, n)
-  local integer = math.tointeger(n)
-  if not integer or integer < 1 then raise("%s: expected a position (1, 2, ...), got %s", name, tostring(n)) end
-  return integer
-end
-
--- Raises unless the new part is of this kind and shape.
-local function expect_part(name, step, part, sort, rows, columns)
-  if kind(part) == sort then
-    if sort == "number" then return end
-    local part_rows, part_columns = part:shape()
-    if part_rows == rows and part_columns == columns then return end
-  end
-  local expected = sort == "number" and "a number" or sort == "vector" and ("a vector of %d elements"):format(rows)
-    or ("a %dx%d matrix"):format(rows, columns)
-  raise("%s: %s: expected %s as the new part, got %s", name, step.text, expected, sized(part))
-end
-
-local function array_step(call, where, expects, accepts, get, put)
-  return atom {
-    text = ("bp.%s(%s)"):format(call, where), crumb = ("[%s]"):format(where), expects = expects,
-    accepts = function(_, x) return accepts(x) end, get = function(_, x) return get(x) end, put = put,
-  }
-end
-
---- Element i of a vector, or i, j of a matrix: a number.
-function lens.element_at(i, j)
-  i, j = position("bp.element_at", i), j ~= nil and position("bp.element_at", j) or nil
-  if not j then
-    return array_step("element_at", i, ("a vector of at least %d elements"):format(i),
-      function(x) return kind(x) == "vector" and i <= #x end,
-      function(x) return core.element(x, i) end,
-      function(step, x, s, name)
-        expect_part(name, step, s, "number")
-        return splice_element(x, i, s)
-      end)
-  end
-  return array_step("element_at", i .. ", " .. j, ("a matrix of at least %dx%d"):format(i, j),
-    function(x) return kind(x) == "matrix" and i <= #x and j <= select(2, x:shape()) end,
-    function(x) return core.element(x, i, j) end,
-    function(step, x, s, name)
-      expect_part(name, step, s, "number")
-      return splice_row(x, i, splice_element(core.row(x, i), j, s))
-    end)
-end
-
---- Row i of a matrix: a vector.
-function lens.row_at(i)
-  i = position("bp.row_at", i)
-  return array_step("row_at", i, ("a matrix of at least %d rows"):format(i),
-    function(x) return kind(x) == "matrix" and i <= #x end,
-    function(x) return core.row(x, i) end,
-    function(step, x, v, name)
-      expect_part(name, step, v, "vector", (select(2, x:shape())))
-      return splice_row(x, i, v)
-    end)
-end
-
---- Column j of a matrix: a vector.
-function lens.column_at(j)
-  j = position("bp.column_at", j)
-  return array_step("column_at", j, ("a matrix of at least %d columns"):format(j),
-    function(x) return kind(x) == "matrix" and j <= select(2, x:shape()) end,
-    function(x) return core.column(x, j) end,
-    function(step, x, v, name)
-      expect_part(name, step, v, "vector", #x)
-      return core.transpose(splice_row(core.transpose(x), j, v))
-    end)
-end
-
---- Elements from..to of a vector (a vector), or these rows of a matrix (a matrix).
-function lens.range(from, to)
-  from, to = position("bp.range", from), position("bp.range", to)
-  if from > to then raise("bp.range: %d to %d is empty", from, to) end
-  return array_step("range", from .. ", " .. to, ("a vector or matrix of at least %d elements or rows"):format(to),
-    function(x) return (kind(x) == "vector" or kind(x) == "matrix") and to <= #x end,
-    function(x) return core.slice(x, from, to) end,
-    function(step, x, part, name)
-      expect_part(name, step, part, kind(x), to - from + 1, select(2, x:shape()))
-      return splice(x, from, to, part)
-    end)
 end
 
 return lens

@@ -1,7 +1,9 @@
 --[[
 Optimisers. `opt:step(params, grads)` changes parameters in place, leaf by leaf; `opt:minimize(f, params, ...)` makes
 gradient and update one. Leaves that are windows of the same elements are one parameter: their gradients are summed and
-they share one state. Numbers are changed in the table that holds them.
+they share one state; windows that overlap in part are an error where an element of two parameters would decay twice or
+have two states. Numbers are changed in the table that holds them. So are instances, which only sgd can step: the
+others need a square root of every element.
 
 A method is a function update(optimiser, state, parameter, gradient, kind) that returns the new value of a number and
 changes an array in place; `state` is a table of the parameter's own. Formulas: momentum, B. Polyak (1964), in the form
@@ -58,12 +60,36 @@ local function check_leaf(parameter, gradient, path)
   if trouble then raise("bp.optim: parameter and gradient%s: %s", path, trouble) end
 end
 
+-- Arrays are changed in place; everything else in the table that holds it.
+local function refuse_bare(params)
+  if tree.is_leaf(params) and (kind(params) == "number" or kind(params) == nil) then
+    raise("bp.optim: a bare %s cannot be changed in place: put it in a table", tree.kind(params))
+  end
+end
+
+-- Raises where elements belong to two parameters that are not the same window.
+local function refuse_overlaps(params)
+  local by_buffer = {}
+  tree.visit(params, function(leaf, where)
+    local sort = kind(leaf)
+    if sort ~= "vector" and sort ~= "matrix" then return end
+    local buffer = core.buffer_key(leaf)
+    local others = by_buffer[buffer] or {}
+    by_buffer[buffer] = others
+    for _, other in ipairs(others) do
+      if core.overlap(leaf, other.leaf) and core.storage_key(leaf) ~= core.storage_key(other.leaf) then
+        raise("bp.optim: the parameters at %s and %s share some of their elements: with weight decay, momentum or an "
+          .. "adaptive step an element must belong to one parameter", other.path, where())
+      end
+    end
+    others[#others + 1] = {leaf = leaf, path = where()}
+  end, "bp.optim")
+end
+
 -- The parameters as a list of {holder, key, parameter, gradient, id}; those of one storage are one.
 local function parameters_of(params, grads)
   local list, by_storage = {}, {}
-  if not tree.is_branch(params) and kind(params) == "number" then
-    raise("bp.optim: a bare number cannot be changed in place: put it in a table")
-  end
+  refuse_bare(params)
   local seen = {}
   each_leaf({params}, 1, grads, "", function(holder, key, parameter, gradient, path)
     check_leaf(parameter, gradient, path)
@@ -119,19 +145,44 @@ local function check_rate(self)
   if kind(self.lr) ~= "number" then raise("bp.optim: lr must be a number, got %s", tree.describe(self.lr)) end
 end
 
+-- The new value of an instance, and its velocity. Nothing is changed yet: the functions are the user's and may raise.
+local function step_instance(self, class, velocity, parameter, gradient)
+  if not self.momentum then raise("bp.optim: an instance of a class can be stepped by sgd only") end
+  if not class.scale then raise("bp.optim: the instance's class has no scale") end
+  local add, scale = class.add, class.scale
+  if self.weight_decay ~= 0 then gradient = add(gradient, scale(parameter, self.weight_decay)) end
+  if self.momentum == 0 then return add(parameter, scale(gradient, -self.lr)) end
+  velocity = velocity and add(scale(velocity, self.momentum), gradient) or gradient
+  local direction = self.nesterov and add(gradient, scale(velocity, self.momentum)) or velocity
+  return add(parameter, scale(direction, -self.lr)), velocity
+end
+
+-- Gradients are subtracted and that is all: then an element may belong to several parameters.
+local function is_plain_descent(self)
+  return self.descends and self.weight_decay == 0
+end
+
 --- Changes params in place. Nothing is changed if the structures do not fit.
 function Optimiser:step(params, grads)
   check_self(self)
   check_rate(self)
-  local list = parameters_of(params, grads)
-  self.steps = self.steps + 1
+  local list, instances = parameters_of(params, grads), {}
+  if not is_plain_descent(self) then refuse_overlaps(params) end
   for _, item in ipairs(list) do
     local class = tree.class_of(item.parameter)
     if class then
-      if not class.scale then raise("bp.optim: the instance's class has no scale") end
-      item.holder[item.key] = class.add(item.parameter, class.scale(item.gradient, -self.lr))
+      local value, velocity =
+        step_instance(self, class, state_of(self, item).velocity, item.parameter, item.gradient)
+      instances[item] = {value = value, velocity = velocity}
+    end
+  end
+  self.steps = self.steps + 1
+  for _, item in ipairs(list) do
+    local state, stepped = state_of(self, item), instances[item]
+    if stepped then
+      item.holder[item.key], state.velocity = stepped.value, stepped.velocity
     else
-      local number = self.update(self, state_of(self, item), item.parameter, item.gradient, kind(item.parameter))
+      local number = self.update(self, state, item.parameter, item.gradient, kind(item.parameter))
       if number then item.holder[item.key] = number end
     end
   end
@@ -143,10 +194,9 @@ function Optimiser:minimize(f, params, ...)
   check_rate(self)
   if not tree.callable(f) then raise("bp.optim: expected a function, got %s", tree.describe(f)) end
   if params == nil then raise("bp.optim: the parameters are missing") end
-  if kind(params) == "number" then
-    raise("bp.optim: a bare number cannot be changed in place: put it in a table")
-  end
+  refuse_bare(params)
   if self.descends then -- the sweep ends in the parameters: no gradient is made
+    if not is_plain_descent(self) then refuse_overlaps(params) end
     local loss = grad.descend("bp.optim", f, 1 - self.lr * self.weight_decay, self.lr, params, ...)
     if loss ~= nil then
       self.steps = self.steps + 1

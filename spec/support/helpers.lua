@@ -102,6 +102,13 @@ function help.raises(wanted, f, ...)
   return message
 end
 
+-- The message of the error that f(...) raises, without its position.
+function help.message(f, ...)
+  local ok, text = pcall(f, ...)
+  if ok then error("no error was raised", 2) end
+  return (text:gsub("^[^:]*:%d+: ", ""))
+end
+
 -- The structure with every number and array replaced by f(leaf); arrays are never shared with the argument.
 function help.map(f, x)
   if type(x) ~= "table" then return f(x) end

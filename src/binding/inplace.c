@@ -13,9 +13,14 @@ static void check_like(lua_State *L, bp_state *s, const bp_array *x, const bp_ar
              bp_dtype_name(y->dtype), bp_dtype_name(x->dtype));
 }
 
+/* Of two windows of one shape: they may begin at one element and go different ways, as a row and a column do. */
+static bool is_same_window(const bp_array *x, const bp_array *y) {
+  return x->data == y->data && x->stride == y->stride;
+}
+
 /* Windows of one buffer that overlap but are not the same would be read after they were written: read a copy then. */
 static bp_array without_overlap(lua_State *L, bp_state *s, const bp_array *source, const bp_array *target) {
-  if (!bp_overlap(source, target) || source->data == target->data) return *source;
+  if (!bp_overlap(source, target) || is_same_window(source, target)) return *source;
   bp_handle *copy = bp_push_new(L, s, bp_shape_like(source));
   bp_axpby(&s->cx, 1, source, 0, &copy->array);
   return copy->array;
@@ -51,7 +56,7 @@ static int copy(lua_State *L) {
   bp_check_count(L, s, 2, "x:copy");
   check_like(L, s, &x->array, &y->array, "x:copy");
   bp_array source = without_overlap(L, s, &y->array, &x->array);
-  if (source.data != x->array.data) bp_axpby(&s->cx, 1, &source, 0, &x->array);
+  if (!is_same_window(&source, &x->array)) bp_axpby(&s->cx, 1, &source, 0, &x->array);
   touch(&x->array);
   lua_settop(L, 1);
   return 1;
@@ -113,9 +118,24 @@ static int storage_key(lua_State *L) {
   return 1;
 }
 
+/* core.buffer_key(x): a key that all windows of one buffer share. */
+static int buffer_key(lua_State *L) {
+  lua_pushlightuserdata(L, bp_check_array(L, bp_state_of(L), 1, "bp.optim")->array.buffer);
+  return 1;
+}
+
+/* core.overlap(x, y): whether the arrays have an element in common. */
+static int overlap(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  const bp_handle *x = bp_check_array(L, s, 1, "bp.optim"), *y = bp_check_array(L, s, 2, "bp.optim");
+  lua_pushboolean(L, bp_overlap(&x->array, &y->array));
+  return 1;
+}
+
 void bp_open_inplace(lua_State *L, bp_state *s) {
   static const luaL_Reg functions[] = {
-      {"axpy", axpy}, {"scale", scale}, {"adam", adam}, {"storage_key", storage_key}, {NULL, NULL}};
+      {"axpy", axpy},       {"scale", scale}, {"adam", adam}, {"storage_key", storage_key}, {"buffer_key", buffer_key},
+      {"overlap", overlap}, {NULL, NULL}};
   static const luaL_Reg methods[] = {{"copy", copy}, {"fill", fill}, {"set", set}, {NULL, NULL}};
   bp_set_functions(L, s, functions);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->methods);

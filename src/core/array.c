@@ -87,11 +87,30 @@ bp_array bp_window_reshape(const bp_array *contiguous, const bp_array *shape) {
   return window;
 }
 
+/* A contiguous array is one run of elements. */
+static size_t run_count(const bp_array *array) {
+  return bp_is_contiguous(array) ? 1 : array->rows;
+}
+
+static size_t run_length(const bp_array *array) {
+  return bp_is_contiguous(array) ? bp_count(array) : array->cols;
+}
+
+/* Runs of a window follow each other at one distance, so that those which may meet a run of another need no search. */
 bool bp_overlap(const bp_array *a, const bp_array *b) {
   if (a->buffer != b->buffer || a->buffer == NULL || bp_count(a) == 0 || bp_count(b) == 0) return false;
-  const char *a_first = a->data, *b_first = b->data;
-  const char *a_last = bp_at(a, a->rows - 1, a->cols - 1), *b_last = bp_at(b, b->rows - 1, b->cols - 1);
-  return a_first <= b_last && b_first <= a_last;
+  ptrdiff_t size = (ptrdiff_t)bp_element_size((bp_dtype)a->dtype), stride = (ptrdiff_t)b->stride;
+  ptrdiff_t a_length = (ptrdiff_t)run_length(a), b_length = (ptrdiff_t)run_length(b);
+  ptrdiff_t runs = (ptrdiff_t)run_count(b);
+  for (size_t i = 0; i < run_count(a); i++) {
+    /* Run k of b begins at k * stride - ahead from this one: the last that begins before its end is the one to meet. */
+    ptrdiff_t ahead = ((const char *)bp_at(a, i, 0) - (const char *)b->data) / size;
+    if (ahead + a_length <= 0) continue;
+    ptrdiff_t k = runs == 1 ? 0 : (ahead + a_length - 1) / stride;
+    if (k >= runs) k = runs - 1;
+    if (k * stride + b_length > ahead) return true;
+  }
+  return false;
 }
 
 bp_shape_text bp_describe(const bp_array *array) {

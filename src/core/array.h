@@ -53,7 +53,7 @@ bp_array bp_window_column(const bp_array *matrix, size_t j);
 bp_array bp_window_slice(const bp_array *array, size_t from, size_t count);
 bp_array bp_window_reshape(const bp_array *contiguous, const bp_array *shape);
 
-/* Whether two windows have an element in common (or might: gaps between rows count as theirs). */
+/* Whether two windows have an element in common. */
 bool bp_overlap(const bp_array *a, const bp_array *b);
 
 /* "300x784", "10" or "a number", for messages. */

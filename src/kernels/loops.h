@@ -54,16 +54,34 @@ typedef struct bp_map_loops {
   void (*adam)(size_t n, void *x, const void *g, void *m, void *v, const bp_adam *step);
 } bp_map_loops;
 
-/* To one number, in double. The largest and the smallest of a run with a NaN are NaN. */
+typedef void (*bp_group_adjoint)(size_t n, const double *y, const double *equal, const double *other, const void *x,
+                                 void *d, bool accumulate);
+
+/* To one number, in double. The largest and the smallest of a run with a NaN are NaN; `count` counts the elements equal
+ * to y, `product` leaves them out (NaN is equal to none).
+ *
+ * each_*: many such reductions side by side, each element of a run going to a result of its own.
+ * *_backward: d = accumulate * d + (x = y ? equal : other * weight), where the weight is 1 (extreme), e^(x - y) or
+ * 1 / x. */
 typedef struct bp_reduce_loops {
   double (*sum)(size_t n, const void *x);
   double (*sum_squares)(size_t n, double scale, const void *x); /* of scale * x */
   double (*dot)(size_t n, const void *x, const void *y);
-  double (*product)(size_t n, const void *x);
+  double (*product)(size_t n, double y, const void *x);
+  double (*count)(size_t n, double y, const void *x);
   double (*largest)(size_t n, const void *x);
   double (*smallest)(size_t n, const void *x);
   double (*sum_exp)(size_t n, double shift, const void *x);              /* of exp(x - shift) */
   double (*exp_shifted)(size_t n, double shift, const void *x, void *y); /* the same, keeping y = exp(x - shift) */
+
+  void (*each_sum)(size_t n, const void *x, double *result);
+  void (*each_largest)(size_t n, const void *x, double *result);
+  void (*each_smallest)(size_t n, const void *x, double *result);
+  void (*each_sum_exp)(size_t n, const double *shift, const void *x, double *result);
+  void (*each_product)(size_t n, const double *y, const void *x, double *result);
+  void (*each_count)(size_t n, const double *y, const void *x, double *result);
+
+  bp_group_adjoint extreme_backward, logsumexp_backward, product_backward;
 } bp_reduce_loops;
 
 /* Of matrices with rows `stride` elements apart and contiguous vectors. `accumulate` adds to what stands there. */

@@ -68,7 +68,7 @@ static double reduce_runs(bp_context *cx, bp_reduction reduction, const bp_array
   case BP_LOGSUMEXP: return logsumexp_of(cx, x);
   case BP_NORM: return norm_of(cx, x);
   case BP_PRODUCT:
-    for (size_t i = 0; i < r.count; i++) total *= loops->product(r.length, bp_at(x, i, 0));
+    for (size_t i = 0; i < r.count; i++) total *= loops->product(r.length, NAN, bp_at(x, i, 0));
     return total;
   case BP_SUM:
   case BP_MEAN:
@@ -79,38 +79,38 @@ static double reduce_runs(bp_context *cx, bp_reduction reduction, const bp_array
 
 /* ---- columns side by side ---------------------------------------------------------------------------------------- */
 
-static void load_line(bp_context *cx, const bp_array *x, size_t i, size_t j, size_t n, double *line) {
-  bp_loops_of(cx, x->dtype)->map->to_f64(n, bp_at(x, i, j), line);
+static void start_at(size_t n, double value, double *line) {
+  for (size_t k = 0; k < n; k++) line[k] = value;
 }
 
+/* Columns j to j + n - 1. No row names an axis for the norm. */
 static void reduce_columns(bp_context *cx, bp_reduction reduction, const bp_array *x, size_t j, size_t n,
                            double *result) {
-  double line[BLOCK], shift[BLOCK];
-  if (reduction == BP_LOGSUMEXP) reduce_columns(cx, BP_LARGEST, x, j, n, shift);
-  double start = reduction == BP_PRODUCT    ? 1
-                 : reduction == BP_LARGEST  ? -INFINITY
-                 : reduction == BP_SMALLEST ? INFINITY
-                                            : 0;
-  for (size_t k = 0; k < n; k++) result[k] = start;
+  const bp_reduce_loops *loops = reduce_of(cx, x);
+  double other[BLOCK];
+  if (reduction == BP_LOGSUMEXP) reduce_columns(cx, BP_LARGEST, x, j, n, other);
+  if (reduction == BP_PRODUCT) start_at(n, NAN, other);
+  start_at(n,
+           reduction == BP_PRODUCT    ? 1
+           : reduction == BP_LARGEST  ? -INFINITY
+           : reduction == BP_SMALLEST ? INFINITY
+                                      : 0,
+           result);
   for (size_t i = 0; i < x->rows; i++) {
-    load_line(cx, x, i, j, n, line);
-    for (size_t k = 0; k < n; k++) switch (reduction) {
-      case BP_SUM:
-      case BP_MEAN: result[k] += line[k]; break;
-      case BP_PRODUCT: result[k] *= line[k]; break;
-      case BP_LARGEST:
-        if (line[k] > result[k] || isnan(line[k])) result[k] = line[k];
-        break;
-      case BP_SMALLEST:
-        if (line[k] < result[k] || isnan(line[k])) result[k] = line[k];
-        break;
-      case BP_LOGSUMEXP: result[k] += exp(line[k] - shift[k]); break;
-      case BP_NORM: result[k] = hypot(result[k], line[k]); break;
-      }
+    const void *row = bp_at(x, i, j);
+    switch (reduction) {
+    case BP_SUM:
+    case BP_MEAN: loops->each_sum(n, row, result); break;
+    case BP_PRODUCT: loops->each_product(n, other, row, result); break;
+    case BP_LARGEST: loops->each_largest(n, row, result); break;
+    case BP_SMALLEST: loops->each_smallest(n, row, result); break;
+    case BP_LOGSUMEXP: loops->each_sum_exp(n, other, row, result); break;
+    case BP_NORM: break;
+    }
   }
   for (size_t k = 0; k < n; k++) {
     if (reduction == BP_MEAN) result[k] /= (double)x->rows;
-    if (reduction == BP_LOGSUMEXP) result[k] = isfinite(shift[k]) ? shift[k] + log(result[k]) : shift[k];
+    if (reduction == BP_LOGSUMEXP) result[k] = isfinite(other[k]) ? other[k] + log(result[k]) : other[k];
   }
 }
 
@@ -160,108 +160,140 @@ static void spread(bp_context *cx, int axis, double share, const bp_array *g, co
   }
 }
 
-/* The elements of a group one by one, for the reductions whose adjoint looks at the others of the group. */
-typedef struct group {
-  const bp_array *x;
-  int axis;
-  size_t index, size;
-} group;
+/* The adjoints of max, min, logsumexp and prod have one form: an element x takes `equal` where x = y, and elsewhere
+ * `other` times a weight that is the loop's (0, e^(x - y), 1 / x). These are the three for each group of a block; where
+ * a group is a row they are all the same. */
+typedef struct terms {
+  double y[BLOCK], equal[BLOCK], other[BLOCK];
+} terms;
 
-static size_t group_row(const group *p, size_t k) {
-  return p->axis == 0 ? k / p->x->cols : p->axis == 1 ? k : p->index;
+/* Whether the terms depend on how many elements are y. */
+static bool counts(bp_reduction reduction, double y) {
+  return reduction != BP_LOGSUMEXP || isinf(y);
 }
 
-static size_t group_col(const group *p, size_t k) {
-  return p->axis == 0 ? k % p->x->cols : p->axis == 1 ? p->index : k;
+/* What y is compared with: of a product the zeros matter. */
+static double compared_with(bp_reduction reduction, double y) {
+  return reduction == BP_PRODUCT ? 0 : y;
 }
 
-static double element(const group *p, size_t k) {
-  return bp_load(p->x, group_row(p, k), group_col(p, k));
-}
-
-static void put(const group *p, size_t k, double value, const bp_gradient *d) {
-  size_t i = group_row(p, k), j = group_col(p, k);
-  bp_store(&d->to, i, j, d->accumulate ? bp_load(&d->to, i, j) + value : value);
-}
-
-/* The cotangent is shared evenly among the elements that equal the extreme. */
-static void extreme_adjoint(const group *p, double g, double y, const bp_gradient *d) {
-  size_t ties = 0;
-  for (size_t k = 0; k < p->size; k++) ties += element(p, k) == y;
-  double share = isnan(y) ? y : g / (double)ties;
-  for (size_t k = 0; k < p->size; k++) put(p, k, isnan(y) || element(p, k) == y ? share : 0, d);
-}
-
-static void logsumexp_adjoint(const group *p, double g, double y, const bp_gradient *d) {
-  if (isinf(y)) {
-    extreme_adjoint(p, g, y, d);
-    return;
-  }
-  for (size_t k = 0; k < p->size; k++) put(p, k, g * exp(element(p, k) - y), d);
-}
-
-/* The product of the others: a division where nothing is 0, the one that is 0 otherwise. */
-static void product_adjoint(const group *p, double g, double y, const bp_gradient *d) {
-  size_t zeros = 0;
-  double others = 1;
-  for (size_t k = 0; k < p->size; k++) {
-    double x = element(p, k);
-    if (x == 0)
-      zeros++;
-    else
-      others *= x;
-  }
-  (void)y;
-  for (size_t k = 0; k < p->size; k++) {
-    double x = element(p, k);
-    double slope = zeros == 0 ? others / x : zeros == 1 && x == 0 ? others : 0 * others;
-    put(p, k, g * slope, d);
+/* g is the group's cotangent, `count` the elements that are y, `rest` the product of the others. */
+static void set_terms(terms *t, size_t k, bp_reduction reduction, double g, double y, double count, double rest) {
+  double slope = g == 0 ? 0 : g * rest;
+  t->y[k] = y;
+  if (reduction == BP_PRODUCT) { /* a division where nothing is 0, the one that is 0 otherwise */
+    t->equal[k] = count == 1 ? slope : 0 * slope;
+    t->other[k] = count == 0 ? slope : 0 * slope;
+  } else if (reduction == BP_LOGSUMEXP) { /* where y is infinite those that made it so share, as those of max do */
+    t->equal[k] = isinf(y) ? g / count : g;
+    t->other[k] = g;
+  } else { /* shared evenly among those that tie; nothing is equal to a NaN, which all get */
+    t->equal[k] = g / count;
+    t->other[k] = isnan(y) ? y : 0;
   }
 }
 
-static void norm_adjoint(const group *p, double g, double y, const bp_gradient *d) {
-  for (size_t k = 0; k < p->size; k++) put(p, k, y == 0 ? 0 : g * (element(p, k) / y), d);
+static void add_terms(bp_context *cx, bp_reduction reduction, size_t n, const terms *t, const void *x,
+                      const bp_array *to, size_t i, size_t j, bool accumulate) {
+  const bp_reduce_loops *loops = reduce_of(cx, to);
+  if (reduction == BP_PRODUCT)
+    loops->product_backward(n, t->y, t->equal, t->other, x, bp_at(to, i, j), accumulate);
+  else if (reduction == BP_LOGSUMEXP)
+    loops->logsumexp_backward(n, t->y, t->equal, t->other, x, bp_at(to, i, j), accumulate);
+  else
+    loops->extreme_backward(n, t->y, t->equal, t->other, x, bp_at(to, i, j), accumulate);
+}
+
+/* All of x is one group. */
+static void group_adjoint(bp_context *cx, bp_reduction reduction, double g, double y, const bp_array *x,
+                          const bp_gradient *d) {
+  const bp_reduce_loops *loops = reduce_of(cx, x);
+  runs r = bp_is_contiguous(&d->to) ? runs_of(x) : (runs){x->rows, x->cols};
+  terms t;
+  double count = 0, rest = 1;
+  y = compared_with(reduction, y);
+  for (size_t i = 0; i < r.count && counts(reduction, y); i++) {
+    count += loops->count(r.length, y, bp_at(x, i, 0));
+    if (reduction == BP_PRODUCT) rest *= loops->product(r.length, y, bp_at(x, i, 0));
+  }
+  set_terms(&t, 0, reduction, g, y, count, rest);
+  for (size_t k = 1; k < BLOCK && k < r.length; k++) {
+    t.y[k] = t.y[0];
+    t.equal[k] = t.equal[0];
+    t.other[k] = t.other[0];
+  }
+  for (size_t i = 0; i < r.count; i++)
+    for (size_t j = 0; j < r.length; j += BLOCK) {
+      size_t n = r.length - j < BLOCK ? r.length - j : BLOCK;
+      add_terms(cx, reduction, n, &t, bp_at(x, i, j), &d->to, i, j, d->accumulate);
+    }
+}
+
+/* Columns j to j + n - 1 of x are a group each. */
+static void column_adjoints(bp_context *cx, bp_reduction reduction, const bp_array *g, const bp_array *x,
+                            const bp_array *y, size_t j, size_t n, const bp_gradient *d) {
+  const bp_reduce_loops *loops = reduce_of(cx, x);
+  terms t;
+  double count[BLOCK], rest[BLOCK];
+  bool counting = false;
+  for (size_t k = 0; k < n; k++) {
+    t.y[k] = compared_with(reduction, bp_load(y, j + k, 0));
+    counting = counting || counts(reduction, t.y[k]);
+  }
+  start_at(n, 0, count);
+  start_at(n, 1, rest);
+  for (size_t i = 0; i < x->rows && counting; i++) {
+    loops->each_count(n, t.y, bp_at(x, i, j), count);
+    if (reduction == BP_PRODUCT) loops->each_product(n, t.y, bp_at(x, i, j), rest);
+  }
+  for (size_t k = 0; k < n; k++) set_terms(&t, k, reduction, bp_load(g, j + k, 0), t.y[k], count[k], rest[k]);
+  for (size_t i = 0; i < x->rows; i++) add_terms(cx, reduction, n, &t, bp_at(x, i, j), &d->to, i, j, d->accumulate);
+}
+
+static void norm_adjoint(bp_context *cx, double g, double norm, const bp_array *x, const bp_gradient *d) {
+  double zero = 0;
+  bp_array number = bp_number_at(&zero);
+  contribute_uncounted(cx, norm == 0 ? 1 : g / norm, norm == 0 ? &number : x, d);
 }
 
 void bp_reduce_adjoint(bp_context *cx, bp_reduction reduction, int axis, const bp_array *g, const bp_array *x,
                        const bp_array *y, const bp_gradient *d) {
   bp_count_addition(cx, d);
-  size_t size = axis == 0 ? bp_count(x) : axis == 1 ? x->rows : x->cols;
   if (reduction == BP_SUM || reduction == BP_MEAN) {
+    size_t size = axis == 0 ? bp_count(x) : axis == 1 ? x->rows : x->cols;
     spread(cx, axis, reduction == BP_SUM ? 1 : 1 / (double)size, g, d);
-    return;
-  }
-  if (reduction == BP_NORM && axis == 0) {
-    double norm = bp_load(y, 0, 0), zero = 0, slope = bp_load(g, 0, 0) / norm;
-    bp_array number = bp_number_at(&zero);
-    contribute_uncounted(cx, norm == 0 ? 1 : slope, norm == 0 ? &number : x, d);
-    return;
-  }
-  size_t groups = axis == 0 ? 1 : axis == 1 ? x->cols : x->rows;
-  for (size_t k = 0; k < groups; k++) {
-    group p = {x, axis, k, size};
-    double cotangent = bp_load(g, axis == 0 ? 0 : k, 0), value = bp_load(y, axis == 0 ? 0 : k, 0);
-    switch (reduction) {
-    case BP_LARGEST:
-    case BP_SMALLEST: extreme_adjoint(&p, cotangent, value, d); break;
-    case BP_LOGSUMEXP: logsumexp_adjoint(&p, cotangent, value, d); break;
-    case BP_PRODUCT: product_adjoint(&p, cotangent, value, d); break;
-    default: norm_adjoint(&p, cotangent, value, d);
+  } else if (reduction == BP_NORM) {
+    norm_adjoint(cx, bp_load(g, 0, 0), bp_load(y, 0, 0), x, d);
+  } else if (axis == 0) {
+    group_adjoint(cx, reduction, bp_load(g, 0, 0), bp_load(y, 0, 0), x, d);
+  } else if (axis == 2) {
+    for (size_t i = 0; i < x->rows; i++) {
+      bp_array row = bp_window_row(x, i);
+      bp_gradient to = row_of(d, i);
+      group_adjoint(cx, reduction, bp_load(g, i, 0), bp_load(y, i, 0), &row, &to);
     }
+  } else {
+    for (size_t j = 0; j < x->cols; j += BLOCK)
+      column_adjoints(cx, reduction, g, x, y, j, x->cols - j < BLOCK ? x->cols - j : BLOCK, d);
   }
 }
 
 /* ---- the rest ---------------------------------------------------------------------------------------------------- */
+
+/* Element k of group `index`. */
+static double element(const bp_array *x, int axis, size_t index, size_t k) {
+  if (axis == 0) return bp_load(x, k / x->cols, k % x->cols);
+  return axis == 1 ? bp_load(x, k, index) : bp_load(x, index, k);
+}
 
 void bp_arg_extreme(bp_context *cx, bool largest, int axis, const bp_array *x, bp_array *positions) {
   (void)cx;
   size_t groups = axis == 0 ? 1 : axis == 1 ? x->cols : x->rows;
   size_t size = axis == 0 ? bp_count(x) : axis == 1 ? x->rows : x->cols;
   for (size_t k = 0; k < groups; k++) {
-    group p = {x, axis, k, size};
     size_t best = 0;
-    for (size_t e = 1; e < size && !isnan(element(&p, best)); e++) {
-      double v = element(&p, e), extreme = element(&p, best);
+    for (size_t e = 1; e < size && !isnan(element(x, axis, k, best)); e++) {
+      double v = element(x, axis, k, e), extreme = element(x, axis, k, best);
       if (isnan(v) || (largest ? v > extreme : v < extreme)) best = e;
     }
     bp_store(positions, k, 0, (double)best);

@@ -108,12 +108,18 @@ local function pack_row(numbers, count, pieces)
   end
 end
 
+-- What other programs write for a number that is none; it is no name of a column either.
+local function is_nan_or_inf(field)
+  local word = trim(field):lower():gsub("^[+-]", "")
+  return word == "nan" or word == "inf" or word == "infinity"
+end
+
 -- The first row names the columns if it holds something and none of it is a number. A row where only some fields are
 -- no numbers is more likely a mistake: it raises, instead of getting lost.
 local function is_header(fields, count)
   local something = false
   for i = 1, count do
-    if tonumber(fields[i]) then return false end
+    if tonumber(fields[i]) or is_nan_or_inf(fields[i]) then return false end
     something = something or fields[i]:find("%S") ~= nil
   end
   return something
