@@ -6,6 +6,9 @@
  *     net:run() net:gradient() net:descent(rate)    the loss; nothing is allocated
  *   baseline.sweeps(dtype, n, size)           two arrays of n elements and three matrices of size x size
  *     s:read() s:write() s:update() s:gemm()  one pass each
+ *   baseline.chain(n, rounds)                 chain.h; x is spread over 0.5 to 1, a is 0.99, b is -0.99
+ *     c:step()                                forward and backward
+ *     c:gradient()                            of the last step, a flat table
  *   baseline.clock()                          seconds, monotonic
  *   baseline.set_threads(n)                   of OpenBLAS
  *
@@ -20,6 +23,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "chain.h"
 #include "network.h"
 
 enum { ALIGNMENT = 64, PARTS = 2 + 5 * LAYERS };
@@ -46,6 +50,11 @@ typedef struct lua_sweeps {
   void *w, *g, *a, *b, *c;
   void *block;
 } lua_sweeps;
+
+typedef struct lua_chain {
+  chain chain;
+  void *block;
+} lua_chain;
 
 /* A request for memory: where the pointer goes, and how many bytes. */
 typedef struct request {
@@ -265,6 +274,59 @@ static int l_sweeps_gc(lua_State *L) {
   return 0;
 }
 
+/* ---- chains ---- */
+
+static int l_chain(lua_State *L) {
+  const lua_Integer n = luaL_checkinteger(L, 1), rounds = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, n >= 1 && n <= 1 << 20, 1, "1 to 2^20 elements");
+  luaL_argcheck(L, rounds >= 1 && rounds <= 1 << 10, 2, "1 to 2^10 rounds");
+  lua_chain *self = new_object(L, sizeof *self, "baseline.chain");
+  chain *c = &self->chain;
+  c->n = (size_t)n;
+  c->rounds = (size_t)rounds;
+  void *x, *a, *b, *d, *y;
+  const size_t bytes = c->n * sizeof *c->x;
+  const request requests[] = {{&x, bytes}, {&a, bytes}, {&b, bytes}, {&d, bytes}, {&y, 4 * c->rounds * bytes}};
+  allocate(L, &self->block, sizeof requests / sizeof *requests, requests);
+  c->x = x;
+  c->a = a;
+  c->b = b;
+  c->d = d;
+  c->y = y;
+  for (size_t i = 0; i < c->n; i++) {
+    c->x[i] = c->n == 1 ? 0.5 : 0.5 + 0.5 * (double)i / (double)(c->n - 1);
+    c->a[i] = 0.99;
+    c->b[i] = -0.99;
+  }
+  return 1;
+}
+
+static lua_chain *check_chain(lua_State *L) {
+  return luaL_checkudata(L, 1, "baseline.chain");
+}
+
+static int l_step(lua_State *L) {
+  chain_step(&check_chain(L)->chain);
+  return 0;
+}
+
+static int l_chain_gradient(lua_State *L) {
+  const chain *c = &check_chain(L)->chain;
+  lua_createtable(L, (int)c->n, 0);
+  for (size_t i = 0; i < c->n; i++) {
+    lua_pushnumber(L, c->d[i]);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  return 1;
+}
+
+static int l_chain_gc(lua_State *L) {
+  lua_chain *self = check_chain(L);
+  free(self->block);
+  self->block = NULL;
+  return 0;
+}
+
 /* ---- the module ---- */
 
 static int l_clock(lua_State *L) {
@@ -298,8 +360,16 @@ static const luaL_Reg sweeps_methods[] = {
     {"read", l_read}, {"write", l_write}, {"update", l_update}, {"gemm", l_gemm}, {"__gc", l_sweeps_gc}, {NULL, NULL},
 };
 
+static const luaL_Reg chain_methods[] = {
+    {"step", l_step},
+    {"gradient", l_chain_gradient},
+    {"__gc", l_chain_gc},
+    {NULL, NULL},
+};
+
 static const luaL_Reg functions[] = {
-    {"network", l_network}, {"sweeps", l_sweeps}, {"clock", l_clock}, {"set_threads", l_set_threads}, {NULL, NULL},
+    {"network", l_network}, {"sweeps", l_sweeps},           {"chain", l_chain},
+    {"clock", l_clock},     {"set_threads", l_set_threads}, {NULL, NULL},
 };
 
 int luaopen_baseline(lua_State *L);
@@ -307,6 +377,7 @@ int luaopen_baseline(lua_State *L);
 int luaopen_baseline(lua_State *L) {
   new_class(L, "baseline.network", network_methods);
   new_class(L, "baseline.sweeps", sweeps_methods);
+  new_class(L, "baseline.chain", chain_methods);
   luaL_newlib(L, functions);
   return 1;
 }
