@@ -1,7 +1,7 @@
 /* `require "baseline"`: the C programs of the benchmark for Lua, so that every mode runs in one process.
  *
  *   baseline.network(program, dtype, batch)   "manual" or "limit", "f64" or "f32"; its buffers are zero
- *     net:set(name, values)                   a flat table, or a table of rows; names are x, target, w1..3, b1..3
+ *     net:set(name, values)                   an array or table, flat or of rows; names are x, target, w1..3, b1..3
  *     net:get(name)                           a flat table; also gw1..3 and gb1..3, the gradients
  *     net:run() net:gradient() net:descent(rate)    the loss; nothing is allocated
  *   baseline.sweeps(dtype, n, size)           two arrays of n elements and three matrices of size x size
@@ -138,11 +138,12 @@ static part check_part(lua_State *L, lua_network *self) {
   return parts[0];
 }
 
-/* Stores the numbers of the table at `index`, rows one after another, from element `at`; returns the next element. */
+/* Stores the numbers of the value at `index`, rows one after another, from element `at`; returns the next element. */
 static size_t store(lua_State *L, const lua_network *self, const part *to, int index, size_t at) {
   const lua_Integer n = luaL_len(L, index);
   for (lua_Integer i = 1; i <= n; i++) {
-    if (lua_geti(L, index, i) == LUA_TTABLE) {
+    const int type = lua_geti(L, index, i);
+    if (type == LUA_TTABLE || type == LUA_TUSERDATA) {
       at = store(L, self, to, lua_gettop(L), at);
     } else {
       int number;
@@ -162,7 +163,7 @@ static size_t store(lua_State *L, const lua_network *self, const part *to, int i
 static int l_set(lua_State *L) {
   lua_network *self = check_network(L);
   const part to = check_part(L, self);
-  luaL_checktype(L, 3, LUA_TTABLE);
+  luaL_checkany(L, 3);
   const size_t stored = store(L, self, &to, 3, 0);
   if (stored != to.count)
     return luaL_error(L, "%s: %I numbers where %I are wanted", to.name, (lua_Integer)stored, (lua_Integer)to.count);
