@@ -51,27 +51,21 @@ function modes.limit(problem) return program("limit", problem) end
 local Layer = bp.record("Layer", { "w", "matrix" }, { "b", "vector" })
 local Net = bp.record("Net", { "hidden1", Layer }, { "hidden2", Layer }, { "out", Layer })
 
-local function flat(array)
-  local list, values = {}, array:totable()
-  if type(values[1]) ~= "table" then return values end
-  for _, row in ipairs(values) do table.move(row, 1, #row, #list + 1, list) end
-  return list
-end
-
-local function read(net)
-  local list = {}
-  for _, layer in ipairs{ net.hidden1, net.hidden2, net.out } do
-    list[#list + 1] = flat(layer.w)
-    list[#list + 1] = flat(layer.b)
-  end
-  return list
-end
-
-local function differentiate(loss, problem)
+-- `stored` says how a mode keeps a matrix of weights: bp.transpose, or as it is.
+local function differentiate(loss, problem, stored)
+  stored = stored or function(w) return w end
   local layers = {}
-  for l, layer in ipairs(problem.layers) do layers[l] = Layer{ w = layer.w:clone(), b = layer.b:clone() } end
+  for l, layer in ipairs(problem.layers) do layers[l] = Layer{ w = stored(layer.w):clone(), b = layer.b:clone() } end
   local net = Net{ hidden1 = layers[1], hidden2 = layers[2], out = layers[3] }
   local x, target = problem.x, problem.target
+  local function read(from)
+    local list = {}
+    for _, layer in ipairs{ from.hidden1, from.hidden2, from.out } do
+      list[#list + 1] = bp.flatten(stored(layer.w)):totable()
+      list[#list + 1] = layer.b:totable()
+    end
+    return list
+  end
 
   local release, result = problem.result == "release", nil
   if problem.result == "into" then result = bp.zero(net) end
@@ -98,28 +92,27 @@ end
 
 -- ---- lens and fields: layers, softmax and cross entropy written out ----
 
-local vector, rows = {}, {} -- for one input, and for a batch of them
+-- For one input, and for a batch of them as rows. Who trains in batches keeps the weights as they are multiplied from
+-- the right, inputs x outputs: x w + b, no transposes.
+local vector, rows = {}, { stored = bp.transpose }
 
 function vector.layer(w, b, x) return bp.matmul(w, x) + b end
+function rows.layer(w, b, x) return bp.matmul(x, w) + b end
 
 function vector.softmax(x)
   local e = bp.exp(x)
   return e / bp.konst(bp.sum(e), #e, x:dtype())
 end
 
-function vector.cross_entropy(p, target) return -bp.dot(target, bp.log(p)) end
-
-function rows.layer(w, b, x) return bp.matmul(x, bp.transpose(w)) + b end
-
--- Each row is divided by its sum: a vector broadcasts over rows, so the division is done on the transpose.
+-- A vector broadcasts over rows; here each row has a sum of its own, repeated in all columns.
 function rows.softmax(x)
   local e = bp.exp(x)
-  return bp.transpose(bp.transpose(e) / bp.sum(e, 2))
+  local _, classes = e:shape()
+  return e / bp.outer(bp.sum(e, 2), bp.ones(classes, x:dtype()))
 end
 
-function rows.cross_entropy(p, target)
-  return -bp.dot(bp.flatten(target), bp.flatten(bp.log(p))) / #target
-end
+function vector.cross_entropy(p, target) return -bp.dot(target, bp.log(p)) end
+function rows.cross_entropy(p, target) return -bp.sum(target * bp.log(p)) / #target end
 
 function modes.lens(problem)
   local form = problem.batch == 1 and vector or rows
@@ -132,7 +125,7 @@ function modes.lens(problem)
     local y2 = bp.sigmoid(form.layer(bp.view(net, w2), bp.view(net, b2), y1))
     local y3 = form.softmax(form.layer(bp.view(net, w3), bp.view(net, b3), y2))
     return form.cross_entropy(y3, target)
-  end, problem)
+  end, problem, form.stored)
 end
 
 function modes.fields(problem)
@@ -142,7 +135,7 @@ function modes.fields(problem)
     local y2 = bp.sigmoid(form.layer(net.hidden2.w, net.hidden2.b, y1))
     local y3 = form.softmax(form.layer(net.out.w, net.out.b, y2))
     return form.cross_entropy(y3, target)
-  end, problem)
+  end, problem, form.stored)
 end
 
 -- ---- hybrid: gradients by hand for the layers and the loss, composed by the tape ----
