@@ -16,8 +16,8 @@ local option = options.read{
   steps = 20000, mode = "fields", dtype = "f64", batch = "1,256", heap = 200, ways = "minimize,step",
   collectors = "incremental,generational", csv = "", run = "",
 }
-local columns = { "batch", "heap_mb", "collector", "way", "steps", "resident_kb", "growth_kb", "median_us", "longest_us",
-  "c_median_us", "c_longest_us" }
+local columns = { "batch", "heap_mb", "collector", "way", "steps", "resident_kb", "growth_kb", "median_us",
+  "longest_us", "c_median_us", "c_longest_us" }
 
 -- ---- One run, in a process of its own: --run "batch steps heap collector way" ----
 

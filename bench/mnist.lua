@@ -7,9 +7,10 @@
 --     [--square N] [--result into|release|drop]
 --
 -- --seconds ends the rounds of a task early; --result says whether the modes in Lua write each gradient into the last,
--- release it or leave it to the collector. Where mode limit runs, it is held against the machine: at batch 1 plain sweeps over the bytes that
--- the task cannot avoid (read the weights; read them and write as many; read them, then read and write them), else a
--- square product of --square rows, measured in the same rounds.
+-- release it or leave it to the collector. With several numbers of threads each is timed among the others, and held
+-- against one. Where mode limit runs, it is held against the machine: at batch 1 plain sweeps over the bytes that the
+-- task cannot avoid (read the weights; read them and write as many; read them, then read and write them), else a square
+-- product of --square rows, measured in the same rounds.
 
 package.path = (arg[0]:match("^(.*/)") or "./") .. "?.lua;" .. package.path
 local options = require "options"

@@ -1,13 +1,15 @@
 -- What the library costs where there is little to compute. Chains of multiply, add, sin and exp, forward and backward,
 -- of numbers and of vectors, beside a C program that keeps every intermediate (bench/chain.c); and records of 3, 30 and
--- 300 numbers, flat and in three parts (of one number, of ten, of ten parts of ten), each field read once or ten times, or
--- every other field once, with the additions and zero fills that bp.stats counts. Every time is that of a whole call of the gradient.
+-- 300 numbers, flat and in three parts (of one number, of ten, of ten parts of ten), each field read once or ten times,
+-- or every other field once, with the additions and zero fills that bp.stats counts. Every time is that of a whole call
+-- of the gradient.
 --
 --   lua5.4 bench/overhead.lua [--csv FILE] [--rounds N] [--seconds S]
 --
--- CSV: kind (numbers, tracked, vectors, flat, nested); size in elements or fields; operations, those recorded; reads of
--- each field that is read; unread, the fields that are not; library_us and c_us of a call; per_operation_ns; per_leaf_ns; over_ns, an operation's time beyond C's;
--- ratio to C; additions and zero_fills, and what the design promises.
+-- CSV: kind is a chain of numbers, of tracked numbers (the constants too) or of vectors, or a flat or nested record;
+-- size in elements or fields; reads of each field that is read; unread, the fields that are not; operations, those
+-- recorded; library_us and c_us of a call; per_operation_ns; per_leaf_ns; over_ns, an operation's time beyond C's; ratio
+-- to C; additions and zero_fills, and what the design promises.
 
 package.path = (arg[0]:match("^(.*/)") or "./") .. "?.lua;" .. package.path
 local options = require "options"
@@ -41,8 +43,8 @@ local function agree(list, reference)
   end
 end
 
--- A chain through the library and in C, of numbers where there is one element. As many operations as there are, and
--- fewer of long vectors, so that what is kept stays in the caches.
+-- A chain through the library and in C: of 1,000 operations, and of 100 where vectors are long, so that what is kept
+-- stays in the caches.
 local function chain(kind, size)
   local rounds = size < 1000 and 250 or 25
   local c = baseline.chain(size, rounds)
@@ -140,7 +142,8 @@ end
 for i, time in ipairs(interleave(calls)) do
   local row = rows[i]
   row.library_us = time.median
-  row.per_leaf_ns, row.per_operation_ns = 1000 * time.median / row.size, 1000 * time.median / row.operations
+  row.per_leaf_ns = 1000 * time.median / row.size
+  row.per_operation_ns = 1000 * time.median / row.operations
   print(("%-10s %8d %8d %8d %10.1f %10.1f %10d %10d %10d %10d"):format(row.kind, row.size, row.unread, row.reads,
     row.per_leaf_ns, row.per_operation_ns, row.additions, row.promised_additions, row.zero_fills,
     row.promised_zero_fills))
