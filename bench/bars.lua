@@ -151,7 +151,8 @@ local function judge(b)
   return holds and "ok" or "MISS", worst, case_of(worst_row)
 end
 
-local write = csv.writer(option.results .. "/bars.csv", { "bar", "sense", "limit", "measured", "verdict", "worst_case" })
+local write = csv.writer(option.results .. "/bars.csv", { "bar", "sense", "limit", "measured", "verdict",
+  "worst_case" })
 local count = {}
 print(("\n%-66s %10s %10s  %-12s %s"):format("bar", "wanted", "measured", "", "worst case"))
 for _, b in ipairs(bars) do

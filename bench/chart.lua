@@ -4,7 +4,7 @@
 --
 --   lua5.4 bench/chart.lua [--results bench/results]
 --
--- Where the picture is looked at decides light or dark: text and lines have both colours, the bars one that suits both.
+-- There is no background, and every colour can be read on white and on black.
 
 package.path = (arg[0]:match("^(.*/)") or "./") .. "?.lua;" .. package.path
 local csv = require "csv"
@@ -90,15 +90,11 @@ put('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %g %g" width="%g" heig
   width, height)
 put("<title>A training step through the library, by the time of the fastest C</title>")
 put [[<style>
-text { font: 12px system-ui, "Helvetica Neue", Arial, sans-serif; fill: #57606a }
-.head { font-size: 13px; font-weight: 600; fill: #24292f } .main { font-size: 16px; font-weight: 600; fill: #24292f }
+text { font: 12px system-ui, "Helvetica Neue", Arial, sans-serif; fill: #768390 }
+.head { font-size: 13px; font-weight: 600 } .main { font-size: 16px; font-weight: 600 }
 .small { font-size: 10px } .middle { text-anchor: middle } .end { text-anchor: end }
-.cut { font-size: 9px; font-weight: 600; text-anchor: end; fill: #fff !important }
-.grid { stroke: #57606a; stroke-opacity: .18 } .axis { stroke: #57606a; stroke-opacity: .7 }
-.limit { stroke: #cf222e; stroke-width: 1.5 }
-@media (prefers-color-scheme: dark) {
-text { fill: #9aa4af } .head, .main { fill: #e6edf3 } .grid, .axis { stroke: #9aa4af } .limit { stroke: #ff7b72 }
-}
+.cut { font-size: 9px; font-weight: 600; text-anchor: end; fill: #fff }
+.grid { stroke: #768390; stroke-opacity: .3 } .axis { stroke: #768390 } .limit { stroke: #e5484d; stroke-width: 1.5 }
 </style>]]
 text(margin, 24, "main", "A step of 784 x 300 x 100 x 10, by the time of the fastest C we can write; lower is better")
 text(margin, 42, "label", machine:read("l"))

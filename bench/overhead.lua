@@ -8,8 +8,8 @@
 --
 -- CSV: kind is a chain of numbers, of tracked numbers (the constants too) or of vectors, or a flat or nested record;
 -- size in elements or fields; reads of each field that is read; unread, the fields that are not; operations, those
--- recorded; library_us and c_us of a call; per_operation_ns; per_leaf_ns; over_ns, an operation's time beyond C's; ratio
--- to C; additions and zero_fills, and what the design promises.
+-- recorded; library_us and c_us of a call; per_operation_ns; per_leaf_ns; over_ns, an operation's time beyond C's;
+-- ratio to C; additions and zero_fills, and what the design promises.
 
 package.path = (arg[0]:match("^(.*/)") or "./") .. "?.lua;" .. package.path
 local options = require "options"
@@ -128,8 +128,8 @@ local function record(kind, size, reads, step)
 end
 
 print("\nthe sum of a record's fields, forward and backward; ns per leaf and read, all told")
-print(("%-10s %8s %8s %8s %10s %10s %10s %10s %10s %10s"):format("", "fields", "unread", "reads", "per leaf", "per read",
-  "additions", "promised", "fills", "promised"))
+print(("%-10s %8s %8s %8s %10s %10s %10s %10s %10s %10s"):format("", "fields", "unread", "reads", "per leaf",
+  "per read", "additions", "promised", "fills", "promised"))
 local rows, calls = {}, {}
 for _, pattern in ipairs{ { 1, 1 }, { 10, 1 }, { 1, 2 } } do
   for _, kind in ipairs{ "flat", "nested" } do

@@ -29,8 +29,8 @@ function timing.summary(times)
 end
 
 -- Times a list of functions. Options: rounds; seconds, where the rounds end at the latest (not before the seventh);
--- block, the seconds of one block; before, a function of a call's place in the list, called before its blocks. Returns a
--- list of { median, min, max, mean } of the blocks, in microseconds per call.
+-- block, the seconds of one block; before, a function of a call's place in the list, called before each of its blocks.
+-- Returns a list of { median, min, max, mean } of the blocks, in microseconds per call.
 -- Two calls before each block are not timed: they bring the job's own data back into the caches.
 function timing.interleave(calls, options)
   local count, times = {}, {}
