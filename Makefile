@@ -5,7 +5,8 @@
 #   make deps          installs the Debian packages below       make clean     removes everything that was built
 #   make demo          trains the digit classifier              make lint      luacheck and clang-format, silent when clean
 #   make test          runs the specs; MNIST=DIR, ARGS=...      make doc       the reference into build/doc
-#   make bench         the benchmark table; ARGS=...            V=1            shows the commands
+#   make bench         tables and chart into bench/results/;    V=1            shows the commands
+#                      STEPS=N or FULL=1: the memory runs; ARGS=... for bench/mnist.lua
 #   make annotations   the operations of lua/backprop/meta.lua, from their rows
 #
 # What it keeps: every loop file is compiled once for each dtype and SIMD level, everything else once and for the
@@ -180,9 +181,21 @@ $(BASELINE): $(sort $(wildcard bench/*.c)) $(wildcard bench/*.h) $(BUILD)/flags
 baseline: all $(BASELINE)
 	@:
 
+# How many steps the memory runs do at batch 1.
+STEPS ?= $(if $(FULL),100000,20000)
+RESULTS := bench/results
+
 bench: deps
 	@$(MAKE) $(AGAIN) baseline
-	@$(ENV) $(LUA) bench/mnist.lua $(ARGS)
+	@mkdir -p $(RESULTS)
+	@echo "$$(lscpu | sed -n 's/^Model name: *//p'), $$(nproc --all) CPUs, one thread, $$(date +%F)" >$(RESULTS)/machine.txt
+	@$(ENV) $(LUA) bench/mnist.lua --dtype f64,f32 --batch 1,64,256 --csv $(RESULTS)/mnist.csv $(ARGS)
+	@$(ENV) $(LUA) bench/mnist.lua --dtype f64,f32 --batch 1,256 --threads 1,2 --modes limit,lens,fields,hybrid,fused \
+	  --csv $(RESULTS)/threads.csv
+	@$(ENV) $(LUA) bench/overhead.lua --csv $(RESULTS)/overhead.csv
+	@$(ENV) $(LUA) bench/memory.lua --steps $(STEPS) --csv $(RESULTS)/memory.csv
+	@$(ENV) $(LUA) bench/chart.lua --results $(RESULTS)
+	@$(ENV) $(LUA) bench/bars.lua --results $(RESULTS)
 
 # --- Installing ------------------------------------------------------------------------------------------------------
 

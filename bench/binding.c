@@ -1,11 +1,14 @@
 /* `require "baseline"`: the C programs of the benchmark for Lua, so that every mode runs in one process.
  *
  *   baseline.network(program, dtype, batch)   "manual" or "limit", "f64" or "f32"; its buffers are zero
- *     net:set(name, values)                   a flat table, or a table of rows; names are x, target, w1..3, b1..3
+ *     net:set(name, values)                   an array or table, flat or of rows; names are x, target, w1..3, b1..3
  *     net:get(name)                           a flat table; also gw1..3 and gb1..3, the gradients
  *     net:run() net:gradient() net:descent(rate)    the loss; nothing is allocated
  *   baseline.sweeps(dtype, n, size)           two arrays of n elements and three matrices of size x size
  *     s:read() s:write() s:update() s:gemm()  one pass each
+ *   baseline.chain(n, rounds)                 chain.h; x is spread over 0.5 to 1, a is 0.99, b is -0.99
+ *     c:step()                                forward and backward
+ *     c:gradient()                            of the last step, a flat table
  *   baseline.clock()                          seconds, monotonic
  *   baseline.set_threads(n)                   of OpenBLAS
  *
@@ -20,6 +23,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "chain.h"
 #include "network.h"
 
 enum { ALIGNMENT = 64, PARTS = 2 + 5 * LAYERS };
@@ -46,6 +50,11 @@ typedef struct lua_sweeps {
   void *w, *g, *a, *b, *c;
   void *block;
 } lua_sweeps;
+
+typedef struct lua_chain {
+  chain chain;
+  void *block;
+} lua_chain;
 
 /* A request for memory: where the pointer goes, and how many bytes. */
 typedef struct request {
@@ -129,11 +138,12 @@ static part check_part(lua_State *L, lua_network *self) {
   return parts[0];
 }
 
-/* Stores the numbers of the table at `index`, rows one after another, from element `at`; returns the next element. */
+/* Stores the numbers of the value at `index`, rows one after another, from element `at`; returns the next element. */
 static size_t store(lua_State *L, const lua_network *self, const part *to, int index, size_t at) {
   const lua_Integer n = luaL_len(L, index);
   for (lua_Integer i = 1; i <= n; i++) {
-    if (lua_geti(L, index, i) == LUA_TTABLE) {
+    const int type = lua_geti(L, index, i);
+    if (type == LUA_TTABLE || type == LUA_TUSERDATA) {
       at = store(L, self, to, lua_gettop(L), at);
     } else {
       int number;
@@ -153,7 +163,7 @@ static size_t store(lua_State *L, const lua_network *self, const part *to, int i
 static int l_set(lua_State *L) {
   lua_network *self = check_network(L);
   const part to = check_part(L, self);
-  luaL_checktype(L, 3, LUA_TTABLE);
+  luaL_checkany(L, 3);
   const size_t stored = store(L, self, &to, 3, 0);
   if (stored != to.count)
     return luaL_error(L, "%s: %I numbers where %I are wanted", to.name, (lua_Integer)stored, (lua_Integer)to.count);
@@ -265,6 +275,59 @@ static int l_sweeps_gc(lua_State *L) {
   return 0;
 }
 
+/* ---- chains ---- */
+
+static int l_chain(lua_State *L) {
+  const lua_Integer n = luaL_checkinteger(L, 1), rounds = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, n >= 1 && n <= 1 << 20, 1, "1 to 2^20 elements");
+  luaL_argcheck(L, rounds >= 1 && rounds <= 1 << 10, 2, "1 to 2^10 rounds");
+  lua_chain *self = new_object(L, sizeof *self, "baseline.chain");
+  chain *c = &self->chain;
+  c->n = (size_t)n;
+  c->rounds = (size_t)rounds;
+  void *x, *a, *b, *d, *y;
+  const size_t bytes = c->n * sizeof *c->x;
+  const request requests[] = {{&x, bytes}, {&a, bytes}, {&b, bytes}, {&d, bytes}, {&y, 4 * c->rounds * bytes}};
+  allocate(L, &self->block, sizeof requests / sizeof *requests, requests);
+  c->x = x;
+  c->a = a;
+  c->b = b;
+  c->d = d;
+  c->y = y;
+  for (size_t i = 0; i < c->n; i++) {
+    c->x[i] = c->n == 1 ? 0.5 : 0.5 + 0.5 * (double)i / (double)(c->n - 1);
+    c->a[i] = 0.99;
+    c->b[i] = -0.99;
+  }
+  return 1;
+}
+
+static lua_chain *check_chain(lua_State *L) {
+  return luaL_checkudata(L, 1, "baseline.chain");
+}
+
+static int l_step(lua_State *L) {
+  chain_step(&check_chain(L)->chain);
+  return 0;
+}
+
+static int l_chain_gradient(lua_State *L) {
+  const chain *c = &check_chain(L)->chain;
+  lua_createtable(L, (int)c->n, 0);
+  for (size_t i = 0; i < c->n; i++) {
+    lua_pushnumber(L, c->d[i]);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  return 1;
+}
+
+static int l_chain_gc(lua_State *L) {
+  lua_chain *self = check_chain(L);
+  free(self->block);
+  self->block = NULL;
+  return 0;
+}
+
 /* ---- the module ---- */
 
 static int l_clock(lua_State *L) {
@@ -298,8 +361,16 @@ static const luaL_Reg sweeps_methods[] = {
     {"read", l_read}, {"write", l_write}, {"update", l_update}, {"gemm", l_gemm}, {"__gc", l_sweeps_gc}, {NULL, NULL},
 };
 
+static const luaL_Reg chain_methods[] = {
+    {"step", l_step},
+    {"gradient", l_chain_gradient},
+    {"__gc", l_chain_gc},
+    {NULL, NULL},
+};
+
 static const luaL_Reg functions[] = {
-    {"network", l_network}, {"sweeps", l_sweeps}, {"clock", l_clock}, {"set_threads", l_set_threads}, {NULL, NULL},
+    {"network", l_network}, {"sweeps", l_sweeps},           {"chain", l_chain},
+    {"clock", l_clock},     {"set_threads", l_set_threads}, {NULL, NULL},
 };
 
 int luaopen_baseline(lua_State *L);
@@ -307,6 +378,7 @@ int luaopen_baseline(lua_State *L);
 int luaopen_baseline(lua_State *L) {
   new_class(L, "baseline.network", network_methods);
   new_class(L, "baseline.sweeps", sweeps_methods);
+  new_class(L, "baseline.chain", chain_methods);
   luaL_newlib(L, functions);
   return 1;
 }

@@ -3,89 +3,41 @@
 -- among the other.
 --
 --   lua5.4 bench/mnist.lua [--modes limit,manual,lens,fields,hybrid,fused] [--tasks run,gradient,descent]
---     [--dtype f64,f32] [--batch 1,64,256] [--threads N] [--csv FILE] [--rounds N] [--seconds S]
---     [--square N] [--result into|release]
+--     [--dtype f64,f32] [--batch 1,64,256] [--threads 1,2] [--csv FILE] [--rounds N] [--seconds S]
+--     [--square N] [--result into|release|drop]
 --
--- --seconds ends the rounds of a task early; --result says whether the modes in Lua write each gradient into the last
--- or release it. Where mode limit runs, it is held against the machine: at batch 1 plain sweeps over the bytes that
--- the task cannot avoid (read the weights; read them and write as many; read them, then read and write them), else a
--- square product of --square rows, measured in the same rounds.
+-- --seconds ends the rounds of a task early; --result says whether the modes in Lua write each gradient into the last,
+-- release it or leave it to the collector. With several numbers of threads each is timed among the others, and held
+-- against one. Where mode limit runs, it is held against the machine: at batch 1 plain sweeps over the bytes that the
+-- task cannot avoid (read the weights; read them and write as many; read them, then read and write them), else a square
+-- product of --square rows, measured in the same rounds.
 
--- What is not found otherwise is taken from the checkout that this script stands in.
-local here = arg[0]:match("^(.*/)") or "./"
-package.path = package.path .. ";" .. here .. "?.lua;" .. here .. "../lua/?.lua;" .. here .. "../lua/?/init.lua"
-package.cpath = package.cpath .. ";" .. here .. "../lua/?.so;" .. here .. "../build/bench/?.so"
-
+package.path = (arg[0]:match("^(.*/)") or "./") .. "?.lua;" .. package.path
+local options = require "options"
 local baseline = require "baseline"
+local csv = require "csv"
 local modes = require "modes"
+local problems = require "problem"
 local timing = require "timing"
 
--- ---- The command line: every option takes a value of its default's type ----
-
-local option = {
+local option = options.read{
   modes = "limit,manual,lens,fields,hybrid,fused",
   tasks = "run,gradient,descent",
-  dtype = "f64", batch = "1", threads = 1, csv = "", rounds = 51, seconds = 20.0, square = 512, result = "into",
+  dtype = "f64", batch = "1", threads = "1", csv = "", rounds = 51, seconds = 20.0, square = 512, result = "into",
 }
-
-for k = 1, #arg, 2 do
-  local name, value = arg[k]:match("^%-%-(.+)"), arg[k + 1]
-  local default = option[name]
-  if type(default) == "number" then value = tonumber(value) end
-  if math.type(default) == "integer" then value = math.tointeger(value) end
-  if not default or not value then error("no such option, or no fitting value for it: " .. arg[k], 0) end
-  option[name] = value
-end
-
--- The words of a comma-separated option; each must be a key of `known`.
-local function words(name, known)
-  local list = {}
-  for word in option[name]:gmatch("[^,]+") do
-    if not known(word) then error(("--%s: unknown: %s"):format(name, word), 0) end
-    list[#list + 1] = word
-  end
-  return list
-end
 
 local bytes = { f64 = 8, f32 = 4 }
 local task_names = { run = "run", gradient = "gradient", descent = "descent in place" }
-local mode_list = words("modes", function(word) return modes[word] end)
-local task_list = words("tasks", function(word) return task_names[word] end)
-local dtype_list = words("dtype", function(word) return bytes[word] end)
-local batch_list = words("batch", function(word) return (math.tointeger(tonumber(word)) or 0) >= 1 end)
-
--- ---- The problem ----
-
-local width = { 784, 300, 100, 10 }
-
-local function uniform(a, b, n)
-  local list = {}
-  for i = 1, n do list[i] = a + (b - a) * math.random() end
-  return list
+local function count(word)
+  local n = math.tointeger(tonumber(word))
+  return n and n >= 1 and n or nil
 end
-
-local function matrix(a, b, rows, cols)
-  local list = {}
-  for i = 1, rows do list[i] = uniform(a, b, cols) end
-  return list
-end
-
--- Targets that sum to one, or to anything.
-local function new_problem(dtype, batch, sum_to_one)
-  math.randomseed(784)
-  local problem = { dtype = dtype, batch = batch, result = option.result, layers = {} }
-  for l = 1, #width - 1 do
-    problem.layers[l] = { w = matrix(-0.5, 0.5, width[l + 1], width[l]), b = uniform(-0.5, 0.5, width[l + 1]) }
-  end
-  problem.x, problem.target = matrix(0, 1, batch, width[1]), matrix(0, 1, batch, width[#width])
-  for _, row in ipairs(problem.target) do
-    local sum = 0
-    for _, t in ipairs(row) do sum = sum + t end
-    if sum_to_one then for j, t in ipairs(row) do row[j] = t / sum end end
-  end
-  if batch == 1 then problem.x, problem.target = problem.x[1], problem.target[1] end
-  return problem
-end
+local function words(name, known) return options.words(option, name, known) end
+local mode_list = words("modes", function(word) return modes[word] and word end)
+local task_list = words("tasks", function(word) return task_names[word] and word end)
+local dtype_list = words("dtype", function(word) return bytes[word] and word end)
+local batch_list, threads_list = words("batch", count), words("threads", count)
+local width = problems.width
 
 -- ---- All modes agree ----
 
@@ -118,7 +70,7 @@ end
 local function check(dtype, batch)
   local tolerance = dtype == "f64" and 1e-12 or 1e-4
   for _, sum_to_one in ipairs{ true, false } do
-    local problem, reference = new_problem(dtype, batch, sum_to_one), nil
+    local problem, reference = problems.new(dtype, batch, option.result, sum_to_one), nil
     for _, name in ipairs(mode_list) do
       local found = results(modes[name](problem))
       reference = reference or found
@@ -165,65 +117,63 @@ end
 
 -- ---- Timing and printing ----
 
-local function ratio(format, time, reference)
-  return reference and format:format(time.median / reference.median) or ""
+local function ratio(time, reference) return reference and time.median / reference.median or nil end
+
+local write = csv.writer(option.csv, { "task", "mode", "dtype", "batch", "threads", "median_us", "min_us",
+  "ratio_to_manual", "ratio_to_limit", "ratio_to_one_thread", "mean_us", "rate", "yardstick_rate", "rate_unit" })
+
+local function report(row)
+  local function shown(value) return value and ("%.2f"):format(value) or "" end
+  print(("%-18s %7d %11.1f %11.1f %11.1f %9s %9s %9s %9.1f"):format(row.mode, row.threads, row.median_us, row.min_us,
+    row.mean_us, shown(row.ratio_to_manual), shown(row.ratio_to_limit), shown(row.ratio_to_one_thread), row.rate))
+  write(row)
 end
 
-local function print_table(task, times, stick, stick_time)
-  print(("\n%-18s %11s %11s %11s %9s %9s %9s"):format(task_names[task], "median us", "min us", "mean us", "/ manual",
-    "/ limit", stick.unit))
-  for _, name in ipairs(mode_list) do
-    local time = times[name]
-    print(("%-18s %11.1f %11.1f %11.1f %9s %9s %9.1f"):format(name, time.median, time.min, time.mean,
-      ratio("%.2f", time, times.manual), ratio("%.2f", time, times.limit), stick.work / time.median / 1000))
-  end
-  if stick_time then
-    local rate = stick.own_work / stick_time.median / 1000
-    print(("%-18s %11.1f %11.1f %11.1f %29.1f   limit reaches %.0f %% of it"):format(stick.name, stick_time.median,
-      stick_time.min, stick_time.mean, rate, 100 * stick.work / times.limit.median / 1000 / rate))
-  end
-end
-
-local csv = option.csv ~= "" and assert(io.open(option.csv, "w"))
-if csv then
-  csv:write("task,mode,dtype,batch,threads,median_us,min_us,ratio_to_manual,",
-    "ratio_to_limit,mean_us,rate,yardstick_rate,rate_unit\n")
-end
-
-local function write_csv(task, dtype, batch, times, stick, stick_time)
-  for _, name in ipairs(mode_list) do
-    local time = times[name]
-    csv:write(("%s,%s,%s,%d,%d,%.3f,%.3f,%s,%s,%.3f,%.3f,%s,%s\n"):format(task, name, dtype, batch, option.threads,
-      time.median, time.min, ratio("%.4f", time, times.manual), ratio("%.4f", time, times.limit), time.mean,
-      stick.work / time.median / 1000,
-      stick_time and ("%.3f"):format(stick.own_work / stick_time.median / 1000) or "", stick.unit))
-  end
-end
-
+-- Times one task of all modes, with each number of threads, among each other.
 local function measure(task, dtype, batch, made)
-  local calls, stick = {}, yardstick(task, dtype, batch)
-  for i, name in ipairs(mode_list) do calls[i] = made[name][task] end
-  if made.limit then calls[#calls + 1] = stick.call end
-  local timed, times = timing.interleave(calls, { rounds = option.rounds, seconds = option.seconds, block = 0.004 }), {}
-  for i, name in ipairs(mode_list) do times[name] = timed[i] end
-  local stick_time = made.limit and timed[#timed]
-  print_table(task, times, stick, stick_time)
-  if csv then write_csv(task, dtype, batch, times, stick, stick_time) end
+  local jobs, calls, stick = {}, {}, yardstick(task, dtype, batch)
+  local function add(mode, threads, call)
+    jobs[#jobs + 1], calls[#calls + 1] = { mode = mode, threads = threads }, call
+  end
+  for _, threads in ipairs(threads_list) do
+    for _, name in ipairs(mode_list) do add(name, threads, made[name][task]) end
+    if made.limit then add("yardstick", threads, stick.call) end
+  end
+  -- OpenBLAS is one for the library and the programs in C.
+  local times = timing.interleave(calls, { rounds = option.rounds, seconds = option.seconds, block = 0.004,
+    before = function(i) baseline.set_threads(jobs[i].threads) end })
+  local by_mode = {}
+  for i, job in ipairs(jobs) do
+    by_mode[job.threads] = by_mode[job.threads] or {}
+    by_mode[job.threads][job.mode] = times[i]
+  end
+
+  print(("\n%-18s %7s %11s %11s %11s %9s %9s %9s %9s"):format(task_names[task], "threads", "median us", "min us",
+    "mean us", "/ manual", "/ limit", "/ one", stick.unit))
+  for i, job in ipairs(jobs) do
+    local time, beside = times[i], by_mode[job.threads]
+    local yard = beside.yardstick and stick.own_work / beside.yardstick.median / 1000
+    if job.mode == "yardstick" then
+      print(("%-18s %7d %11.1f %11.1f %11.1f %39.1f   limit reaches %.0f %% of it"):format(stick.name, job.threads,
+        time.median, time.min, time.mean, yard, 100 * stick.work / beside.limit.median / 1000 / yard))
+    else
+      local one = job.threads > 1 and by_mode[1]
+      report{ task = task, mode = job.mode, dtype = dtype, batch = batch, threads = job.threads,
+        median_us = time.median, min_us = time.min, mean_us = time.mean, ratio_to_manual = ratio(time, beside.manual),
+        ratio_to_limit = ratio(time, beside.limit), ratio_to_one_thread = one and ratio(time, one[job.mode]) or nil,
+        rate = stick.work / time.median / 1000, yardstick_rate = yard, rate_unit = stick.unit }
+    end
+  end
 end
 
 for _, dtype in ipairs(dtype_list) do
-  for _, word in ipairs(batch_list) do
-    local batch = math.tointeger(tonumber(word))
+  for _, batch in ipairs(batch_list) do
     check(dtype, batch)
-    local problem, made = new_problem(dtype, batch, true), {}
+    local problem, made = problems.new(dtype, batch, option.result, true), {}
     for _, name in ipairs(mode_list) do made[name] = modes[name](problem) end
     problem = nil -- luacheck: ignore 311
     collectgarbage()
-    -- After loading the library, which sets threads too; OpenBLAS is one for all.
-    baseline.set_threads(option.threads)
-    print(("\n784 x 300 x 100 x 10, %s, batch %d, %d thread%s; all modes agree"):format(dtype, batch, option.threads,
-      option.threads == 1 and "" or "s"))
+    print(("\n784 x 300 x 100 x 10, %s, batch %d; all modes agree"):format(dtype, batch))
     for _, task in ipairs(task_list) do measure(task, dtype, batch, made) end
   end
 end
-if csv then csv:close() end

@@ -1,15 +1,16 @@
--- The network in every mode of the benchmark. Each mode is made from the same tables of numbers and has the same five
--- functions:
+-- The network in every mode of the benchmark. Each mode is made from the same arrays and has the same five functions:
 --
 --   run() gradient() descent()    one task each, returning the loss
 --   weights() gradients()         lists of six flat tables, w and b of each layer: the weights as they stand now, and
 --                                 the gradients that the last gradient() gave
 --
+-- and those in Lua a sixth, step(): descent as a gradient that is handed to the optimiser.
 -- The modes in Lua differ only in how the loss is written; what is differentiated, and how, is the same for all.
--- A problem: { dtype, batch, layers = { {w = rows, b = list}, ... }, x = rows or list, target = rows or list,
--- result = "into" or "release" }. With a batch of 1 x and target are vectors.
+-- A problem: { dtype, batch, layers = { { w =, b = }, ... }, x =, target =, arrays that no mode changes,
+-- result = "into", "release" or "drop" }. With a batch of 1 x and target are vectors.
 
 local baseline = require "baseline"
+local bp = require "backprop"
 
 local modes = {}
 
@@ -47,42 +48,27 @@ function modes.limit(problem) return program("limit", problem) end
 
 -- ---- The modes in Lua: from loss(net, x, target) to the tasks ----
 
--- The library, and what is declared with it once: not loaded where only the programs in C run.
-local bp, Layer, Net
+local Layer = bp.record("Layer", { "w", "matrix" }, { "b", "vector" })
+local Net = bp.record("Net", { "hidden1", Layer }, { "hidden2", Layer }, { "out", Layer })
 
-local function load_library()
-  if bp then return end
-  bp = require "backprop"
-  Layer = bp.record("Layer", { "w", "matrix" }, { "b", "vector" })
-  Net = bp.record("Net", { "hidden1", Layer }, { "hidden2", Layer }, { "out", Layer })
-end
-
-local function flat(array)
-  local list, values = {}, array:totable()
-  if type(values[1]) ~= "table" then return values end
-  for _, row in ipairs(values) do table.move(row, 1, #row, #list + 1, list) end
-  return list
-end
-
-local function read(net)
-  local list = {}
-  for _, layer in ipairs{ net.hidden1, net.hidden2, net.out } do
-    list[#list + 1] = flat(layer.w)
-    list[#list + 1] = flat(layer.b)
-  end
-  return list
-end
-
-local function differentiate(loss, problem)
-  local function array(values) return type(values[1]) == "table" and bp.matrix(values, problem.dtype)
-    or bp.vector(values, problem.dtype) end
+-- `stored` says how a mode keeps a matrix of weights: bp.transpose, or as it is.
+local function differentiate(loss, problem, stored)
+  stored = stored or function(w) return w end
   local layers = {}
-  for l, layer in ipairs(problem.layers) do layers[l] = Layer{ w = array(layer.w), b = array(layer.b) } end
+  for l, layer in ipairs(problem.layers) do layers[l] = Layer{ w = stored(layer.w):clone(), b = layer.b:clone() } end
   local net = Net{ hidden1 = layers[1], hidden2 = layers[2], out = layers[3] }
-  local x, target = array(problem.x), array(problem.target)
+  local x, target = problem.x, problem.target
+  local function read(from)
+    local list = {}
+    for _, layer in ipairs{ from.hidden1, from.hidden2, from.out } do
+      list[#list + 1] = bp.flatten(stored(layer.w)):totable()
+      list[#list + 1] = layer.b:totable()
+    end
+    return list
+  end
 
-  local release, result = problem.result == "release"
-  if not release then result = bp.zero(net) end
+  local release, result = problem.result == "release", nil
+  if problem.result == "into" then result = bp.zero(net) end
   local value_and_grad = bp.value_and_grad(loss, { into = result })
   local sgd = bp.optim.sgd{ lr = rate }
   return {
@@ -94,6 +80,11 @@ local function differentiate(loss, problem)
       return value
     end,
     descent = function() return sgd:minimize(loss, net, x, target) end,
+    step = function()
+      local value, gradient = value_and_grad(net, x, target)
+      sgd:step(net, gradient)
+      return value
+    end,
     weights = function() return read(net) end,
     gradients = function() return read(result) end,
   }
@@ -101,31 +92,29 @@ end
 
 -- ---- lens and fields: layers, softmax and cross entropy written out ----
 
-local vector, rows = {}, {} -- for one input, and for a batch of them
+-- For one input, and for a batch of them as rows. Who trains in batches keeps the weights as they are multiplied from
+-- the right, inputs x outputs: x w + b, no transposes.
+local vector, rows = {}, { stored = bp.transpose }
 
 function vector.layer(w, b, x) return bp.matmul(w, x) + b end
+function rows.layer(w, b, x) return bp.matmul(x, w) + b end
 
 function vector.softmax(x)
   local e = bp.exp(x)
   return e / bp.konst(bp.sum(e), #e, x:dtype())
 end
 
-function vector.cross_entropy(p, target) return -bp.dot(target, bp.log(p)) end
-
-function rows.layer(w, b, x) return bp.matmul(x, bp.transpose(w)) + b end
-
--- Each row is divided by its sum: a vector broadcasts over rows, so the division is done on the transpose.
+-- A vector broadcasts over rows; here each row has a sum of its own, repeated in all columns.
 function rows.softmax(x)
   local e = bp.exp(x)
-  return bp.transpose(bp.transpose(e) / bp.sum(e, 2))
+  local _, classes = e:shape()
+  return e / bp.outer(bp.sum(e, 2), bp.ones(classes, x:dtype()))
 end
 
-function rows.cross_entropy(p, target)
-  return -bp.dot(bp.flatten(target), bp.flatten(bp.log(p))) / #target
-end
+function vector.cross_entropy(p, target) return -bp.dot(target, bp.log(p)) end
+function rows.cross_entropy(p, target) return -bp.sum(target * bp.log(p)) / #target end
 
 function modes.lens(problem)
-  load_library()
   local form = problem.batch == 1 and vector or rows
   local hidden1, hidden2, out = Net.lens.hidden1, Net.lens.hidden2, Net.lens.out
   local w1, b1 = hidden1 .. Layer.lens.w, hidden1 .. Layer.lens.b
@@ -136,18 +125,17 @@ function modes.lens(problem)
     local y2 = bp.sigmoid(form.layer(bp.view(net, w2), bp.view(net, b2), y1))
     local y3 = form.softmax(form.layer(bp.view(net, w3), bp.view(net, b3), y2))
     return form.cross_entropy(y3, target)
-  end, problem)
+  end, problem, form.stored)
 end
 
 function modes.fields(problem)
-  load_library()
   local form = problem.batch == 1 and vector or rows
   return differentiate(function(net, x, target)
     local y1 = bp.sigmoid(form.layer(net.hidden1.w, net.hidden1.b, x))
     local y2 = bp.sigmoid(form.layer(net.hidden2.w, net.hidden2.b, y1))
     local y3 = form.softmax(form.layer(net.out.w, net.out.b, y2))
     return form.cross_entropy(y3, target)
-  end, problem)
+  end, problem, form.stored)
 end
 
 -- ---- hybrid: gradients by hand for the layers and the loss, composed by the tape ----
@@ -177,7 +165,6 @@ function rows.loss(logits, target)
 end
 
 function modes.hybrid(problem)
-  load_library()
   local form = problem.batch == 1 and vector or rows
   local logistic = bp.op{ name = "logistic layer", forward = function(w, b, x)
     local y = bp.linear(x, w, b, "sigmoid")
@@ -197,7 +184,6 @@ end
 -- ---- fused: the library's own layers and loss ----
 
 function modes.fused(problem)
-  load_library()
   return differentiate(function(net, x, target)
     local y1 = bp.linear(x, net.hidden1.w, net.hidden1.b, "sigmoid")
     local y2 = bp.linear(y1, net.hidden2.w, net.hidden2.b, "sigmoid")

@@ -18,21 +18,25 @@ local function calls_per_block(call, seconds)
   return math.max(2, math.ceil(seconds / fastest))
 end
 
-local function summary(times)
+-- Of a list of seconds, which it sorts, in microseconds.
+function timing.summary(times)
   local sum = 0
   for _, time in ipairs(times) do sum = sum + time end
   table.sort(times)
   local middle = #times // 2
   local median = #times % 2 == 1 and times[middle + 1] or (times[middle] + times[middle + 1]) / 2
-  return { median = 1e6 * median, min = 1e6 * times[1], mean = 1e6 * sum / #times }
+  return { median = 1e6 * median, min = 1e6 * times[1], max = 1e6 * times[#times], mean = 1e6 * sum / #times }
 end
 
 -- Times a list of functions. Options: rounds; seconds, where the rounds end at the latest (not before the seventh);
--- block, the seconds of one block. Returns a list of { median, min, mean } in microseconds per call.
+-- block, the seconds of one block; before, a function of a call's place in the list, called before each of its blocks.
+-- Returns a list of { median, min, max, mean } of the blocks, in microseconds per call.
 -- Two calls before each block are not timed: they bring the job's own data back into the caches.
 function timing.interleave(calls, options)
   local count, times = {}, {}
+  local before = options.before or function() end
   for i, call in ipairs(calls) do
+    before(i)
     count[i], times[i] = calls_per_block(call, options.block), {}
   end
   local start = clock()
@@ -40,6 +44,7 @@ function timing.interleave(calls, options)
     local forwards = round % 2 == 1
     for k = 1, #calls do
       local i = forwards and k or #calls + 1 - k
+      before(i)
       calls[i]()
       calls[i]()
       times[i][round] = block(calls[i], count[i])
@@ -47,7 +52,7 @@ function timing.interleave(calls, options)
     if round >= 7 and clock() - start > options.seconds then break end
   end
   local summaries = {}
-  for i, list in ipairs(times) do summaries[i] = summary(list) end
+  for i, list in ipairs(times) do summaries[i] = timing.summary(list) end
   return summaries
 end
 

@@ -134,11 +134,21 @@ describe("examples/guide.lua", function()
       { 2, { 0.2498768489942951, -0.1186967038394723, -0.13118014515482285 } },
       { 1, { 8, 2, 3, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0 } },
     }
-    assert.are.equal(#want, #sections, text)
-    for i, section in ipairs(sections) do
-      local lines = rows(section)
-      assert.are.equal(want[i][1], #lines, section)
-      for _, line in ipairs(lines) do near(line, want[i][2]) end
+    assert.are.equal(#want + 1, #sections, text) -- and the profile
+    for i, wanted in ipairs(want) do
+      local lines = rows(sections[i])
+      assert.are.equal(wanted[1], #lines, sections[i])
+      for _, line in ipairs(lines) do near(line, wanted[2]) end
+    end
+  end)
+
+  it("shows a profile, with what a fused operation would do", function()
+    local profile = succeeds(example "guide.lua"):match "\n(is it worth it.*)$"
+    for _, op in ipairs{ "matmul", "add", "exp", "sum", "konst", "div", "log", "dot" } do
+      assert.is_truthy(profile:find("\n" .. op .. " .-guide%.lua:%d+\n"), op .. " is not in " .. profile)
+    end
+    for _, fused in ipairs{ "linear", "softmax", "log_softmax", "softmax_cross_entropy" } do
+      assert.is_truthy(profile:find("bp." .. fused .. " ", 1, true), fused .. " is not in " .. profile)
     end
   end)
 
@@ -151,7 +161,7 @@ describe("examples/guide.lua", function()
       seen = seen + 1
     end
     assert.are.equal(4, seen)
-    assert.is_truthy(text:find "additions 1, zero fills 4\n$")
+    assert.is_truthy(text:find "additions 1, zero fills 4\n\n")
   end)
 end)
 

@@ -246,6 +246,96 @@ describe("bp.profile", function()
     same({ 1, 2 }, x)
   end)
 
+  -- The row of an operation; an operation on two lines has two.
+  local function row_of(report, op)
+    local found
+    for _, row in ipairs(report) do
+      if row.op == op then
+        assert(not found, "two rows of " .. op)
+        found = row
+      end
+    end
+    return assert(found, "no row of " .. op)
+  end
+
+  it("counts calls and bytes by operation and line, and adds them up", function()
+    local report = bp.profile(function(v)
+      for _ = 1, 5 do v = bp.sin(v) end
+      local c = bp.cos(v)
+      c = bp.cos(c)
+      return bp.sum(c)
+    end, bp.zeros(100))
+    local line = debug.getinfo(1, "l").currentline
+    local sines, sum = row_of(report, "sin"), row_of(report, "sum")
+    assert.same({ 5, 5 * 800 }, { sines.calls, sines.bytes })
+    assert.equal(0, sum.bytes) -- a number
+    assert(sines.line:find(("tools_spec.lua:%d"):format(line - 5), 1, true), sines.line)
+    assert(sum.line:find(("tools_spec.lua:%d"):format(line - 2), 1, true), sum.line)
+    assert.equal(4, #report) -- cos on two lines
+    local total = { share = 0, forward = 0, backward = 0, bytes = 0 }
+    for k, row in ipairs(report) do
+      assert(row.forward >= 0 and row.backward >= 0)
+      assert(k == 1 or row.share <= report[k - 1].share, "not the most expensive first")
+      for name, value in pairs(total) do total[name] = value + row[name] end
+    end
+    assert.equal(7 * 800, total.bytes)
+    assert.equal(total.bytes, report.bytes)
+    help.close({ 1, report.forward, report.backward, report.forward + report.backward },
+      { total.share, total.forward, total.backward, report.total }, 1e-12)
+  end)
+
+  it("knows operations by hand by their names", function()
+    local square = bp.op{ name = "square by hand", forward = function(x)
+      return x * x, function(dz) return 2 * dz * x end
+    end }
+    local row = row_of(bp.profile(function(v) return bp.sum(square(v)) end, bp.ones(10)), "square by hand")
+    assert.same({ 1, 80 }, { row.calls, row.bytes })
+    assert(row.line:find("tools_spec.lua:%d+"))
+  end)
+
+  it("takes a function that does not do the same each time", function()
+    local count = 0
+    local report = bp.profile(function(x)
+      count = count + 1
+      for _ = 1, count do x = bp.sin(x) end
+      return x
+    end, 1)
+    assert.equal(count, row_of(report, "sin").calls) -- those of the last run
+  end)
+
+  it("hints at the fused operation, which gives the same", function()
+    local w, b, x = bp.matrix{ { 1, 2, 3 }, { 4, 5, 6 } }, bp.vector{ 1, -1 }, bp.vector{ 0.1, -0.2, 0.3 }
+    local rows, target = bp.matrix{ { 1, 2, 3 }, { 0, 1, 0 } }, bp.vector{ 0.2, 0.3, 0.5 }
+    local function softmax(v) local e = bp.exp(v) return e / bp.konst(bp.sum(e), #e) end
+    local function twice(m) local e = bp.exp(m) return e / bp.outer(bp.sum(e, 2), bp.ones(3)) end
+    for _, case in ipairs{
+      { "add", "linear", w, function(v) return bp.matmul(v, x) + b end, function(v) return bp.linear(x, v, b) end },
+      { "matmul", "linear", w, function(v) return bp.matmul(rows, bp.transpose(v)) + b end,
+        function(v) return bp.linear(rows, v, b) end },
+      { "div", "softmax", x, softmax, bp.softmax },
+      { "div", "softmax", rows, twice, bp.softmax },
+      { "log", "log_softmax", x, function(v) return bp.log(softmax(v)) end, bp.log_softmax },
+      { "log", "log_softmax", x, function(v) return bp.log(bp.softmax(v)) end, bp.log_softmax },
+      { "log", "logsumexp", x, function(v) return bp.log(bp.sum(bp.exp(v))) end, bp.logsumexp },
+      { "log", "softplus", x, function(v) return bp.log(1 + bp.exp(v)) end, bp.softplus },
+      { "log", "sigmoid_cross_entropy", 0.3, function(v) return -bp.log(bp.sigmoid(v)) end,
+        function(v) return bp.sigmoid_cross_entropy(v, 1) end },
+      { "sqrt", "norm", x, function(v) return bp.sqrt(bp.sum(bp.square(v))) end, bp.norm },
+      { "sum", "dot", x, function(v) return bp.sum(v * target) end, function(v) return bp.dot(v, target) end },
+      { "dot", "softmax_cross_entropy", x, function(v) return -bp.dot(bp.log(bp.softmax(v)), target) end,
+        function(v) return bp.softmax_cross_entropy(v, target) end },
+      { "mul", "softmax_cross_entropy", x, function(v) return -bp.sum(bp.log_softmax(v) * target) end,
+        function(v) return bp.softmax_cross_entropy(v, target) end },
+    } do
+      local op, fused, at, plain, same_at_once = table.unpack(case)
+      local hint = row_of(bp.profile(plain, at), op).hint or "nothing"
+      assert(hint:find("bp." .. fused, 1, true), ("%s: %s, not bp.%s"):format(op, hint, fused))
+      assert(table.concat(printed, "\n"):find(hint, 1, true), "the hint was not printed")
+      help.close(plain(at), same_at_once(at), 1e-12)
+      for _, row in ipairs(bp.profile(same_at_once, at)) do assert(not row.hint, row.hint) end
+    end
+  end)
+
   it("hands the error of f on and leaves the state usable", function()
     local object = {}
     local ok, e = pcall(bp.profile, function() error(object) end, 1)

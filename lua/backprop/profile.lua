@@ -1,6 +1,9 @@
 --[[
 bp.profile: where the time of a gradient goes, by operation and line of the user's script, so that one sees before
 writing a gradient by hand whether it is worth it.
+
+Times are the least of a few runs, operation by operation, since on a machine that others use too a single run may be
+stopped anywhere. A run that records other operations than the first is not compared with it: the last one counts.
 ]]
 
 local core = require "backprop.core"
@@ -9,73 +12,133 @@ local grad = require "backprop.grad"
 
 local profile = {}
 
--- What a fused operation would do at once: an operation, the operation that made its argument, and what to use.
+-- What would do at once what an operation does with the results of others: it is said of an operation when all of `of`
+-- are among the operations that made its inputs. The first that fits is said.
 local hints = {
-  {op = "log", of = "softmax", use = "bp.log_softmax"},
-  {op = "log", of = "div", use = "bp.log_softmax, if this is the logarithm of a softmax"},
-  {op = "log", of = "sum", use = "bp.logsumexp, if this is the logarithm of a sum of exponentials"},
-  {op = "add", of = "matmul", use = "bp.linear"},
-  {op = "sum", of = "mul", use = "bp.dot, of vectors"},
-  {op = "dot", of = "log", use = "bp.softmax_cross_entropy, if this is a cross entropy"},
-  {op = "dot", of = "log_softmax", use = "bp.softmax_cross_entropy"},
+  {op = "matmul", of = {"transpose"},
+    say = "a copy is transposed: bp.linear takes w as outputs x inputs, or keep the matrix as it is multiplied"},
+  {op = "add", of = {"matmul"}, say = "bp.linear does w x + b at once"},
+  {op = "div", of = {"exp", "konst"}, say = "bp.softmax does this at once, if the divisor is the sum"},
+  {op = "div", of = {"exp", "outer"}, say = "bp.softmax does this at once, if the divisor is the sum of the row"},
+  {op = "log", of = {"softmax"}, say = "bp.log_softmax does this at once, and stays finite"},
+  {op = "log", of = {"div"}, say = "if this is the logarithm of a softmax, bp.log_softmax does it at once"},
+  {op = "log", of = {"sum"}, say = "if this is the sum of exponentials, bp.logsumexp does it at once"},
+  {op = "log", of = {"add"}, say = "bp.log1p does log(1 + x), bp.softplus log(1 + exp(x))"},
+  {op = "log", of = {"sigmoid"}, say = "if this is a cross entropy, bp.sigmoid_cross_entropy does it at once"},
+  {op = "sqrt", of = {"sum"}, say = "if this is the root of a sum of squares, bp.norm does it at once"},
+  {op = "sum", of = {"mul"}, say = "of vectors bp.dot does this at once"},
 }
 
-local function hint_for(node)
-  for _, hint in ipairs(hints) do
-    if node.op == hint.op then
-      for _, input in ipairs(node.inputs) do
-        if input == hint.of then return hint.use end
-      end
-    end
+for _, product in ipairs{"dot", "mul"} do
+  for _, logarithm in ipairs{"log", "log_softmax"} do
+    hints[#hints + 1] = {op = product, of = {logarithm},
+      say = "if this is the cross entropy of a softmax, bp.softmax_cross_entropy of the logits does it at once"}
   end
 end
 
+local function hint_for(node)
+  local made_by = {}
+  for _, input in ipairs(node.inputs) do made_by[input] = true end
+  for _, hint in ipairs(hints) do
+    local fits = node.op == hint.op
+    for _, input in ipairs(hint.of) do fits = fits and made_by[input] end
+    if fits then return hint.say end
+  end
+end
+
+-- ---- Measuring ----
+
+local most_runs, enough_seconds = 7, 0.3
+
+local function same_operations(a, b)
+  if #a ~= #b then return false end
+  for k, node in ipairs(a) do
+    if node.op ~= b[k].op or node.line ~= b[k].line then return false end
+  end
+  return true
+end
+
+-- The trace of a few runs, after one that warms the pool up.
+local function measure(run, ...)
+  run(...)
+  local _ <close> = setmetatable({}, {__close = function() core.timing(false) end})
+  core.timing(true)
+  local start, trace = os.clock(), run(...)
+  for _ = 2, most_runs do
+    if os.clock() - start > enough_seconds then break end
+    local again = run(...)
+    if same_operations(trace, again) then
+      for k, node in ipairs(trace) do
+        node.forward = math.min(node.forward, again[k].forward)
+        node.backward = math.min(node.backward, again[k].backward)
+      end
+    else
+      trace = again
+    end
+  end
+  return trace
+end
+
+-- ---- Telling ----
+
 -- One row for each operation and line.
 local function summarise(trace)
-  local rows, by_key, total = {}, {}, 0
+  local rows, by_key = {forward = 0, backward = 0, bytes = 0}, {}
   for _, node in ipairs(trace) do
     local line = (node.line or ""):gsub(": $", "")
     local key = node.op .. "\0" .. line
     local row = by_key[key]
     if not row then
-      row = {op = node.op, line = line, calls = 0, forward = 0, backward = 0, bytes = 0, hint = hint_for(node)}
+      row = {op = node.op, line = line, calls = 0, forward = 0, backward = 0, bytes = 0}
       by_key[key] = row
       rows[#rows + 1] = row
     end
     row.calls = row.calls + 1
-    row.forward, row.backward = row.forward + node.forward, row.backward + node.backward
-    row.bytes = row.bytes + node.bytes
-    total = total + node.forward + node.backward
+    row.hint = row.hint or hint_for(node)
+    for _, sum in ipairs{row, rows} do
+      sum.forward, sum.backward = sum.forward + node.forward, sum.backward + node.backward
+      sum.bytes = sum.bytes + node.bytes
+    end
   end
-  for _, row in ipairs(rows) do row.share = total > 0 and (row.forward + row.backward) / total or 0 end
-  table.sort(rows, function(a, b) return a.share > b.share end)
-  rows.total = total
+  rows.total = rows.forward + rows.backward
+  for place, row in ipairs(rows) do
+    row.share = rows.total > 0 and (row.forward + row.backward) / rows.total or 0
+    row.place = place
+  end
+  table.sort(rows, function(a, b)
+    if a.share ~= b.share then return a.share > b.share end
+    return a.place < b.place
+  end)
+  for _, row in ipairs(rows) do row.place = nil end
   return rows
 end
 
 local Report = {__name = "profile"}
 
 function Report.__tostring(rows)
-  local lines = {("%-24s %6s %12s %12s %12s %6s  %s"):format("operation", "calls", "forward us", "backward us", "bytes",
-    "share", "line")}
-  for _, row in ipairs(rows) do
-    lines[#lines + 1] = ("%-24s %6d %12.1f %12.1f %12d %5.1f%%  %s"):format(row.op, row.calls, row.forward * 1e6,
-      row.backward * 1e6, row.bytes, row.share * 100, row.line)
-    if row.hint then lines[#lines + 1] = ("%24s (%s does this at once)"):format("", row.hint) end
+  local lines = {("%-24s %7s %11s %12s %12s %6s  %s"):format("operation", "calls", "forward us", "backward us",
+    "bytes", "share", "line")}
+  local calls = 0
+  local function add(name, count, row, share, line)
+    lines[#lines + 1] = ("%-24s %7d %11.1f %12.1f %12d %5.1f%%  %s"):format(name, count, row.forward * 1e6,
+      row.backward * 1e6, row.bytes, share * 100, line)
   end
-  return table.concat(lines, "\n")
+  for _, row in ipairs(rows) do
+    calls = calls + row.calls
+    add(row.op, row.calls, row, row.share, row.line)
+    if row.hint then lines[#lines + 1] = "    " .. row.hint end
+  end
+  add("all", calls, rows, 1, "")
+  return (table.concat(lines, "\n"):gsub(" +\n", "\n"):gsub(" +$", ""))
 end
 
---- Runs value and gradient of f(...) with respect to its first argument, prints and returns a table of rows: op, line,
--- calls, forward and backward (seconds), bytes (of results), share (of the total, 0 to 1) and hint (or nil).
+--- Runs value and gradient of f(...) with respect to its first argument a few times; prints and returns a table of
+-- rows, the most expensive first: op, line (where it was recorded), calls, forward and backward (seconds), bytes (of
+-- the results), share (of the time of all operations, 0 to 1) and hint (what would do this at once, or nil). The
+-- table's own forward, backward, bytes and total are the sums; the time of Lua between the operations is in none.
 function profile.profile(f, ...)
   if not tree.callable(f) then core.raise("bp.profile: expected a function, got %s", tree.describe(f)) end
-  local run = grad.traced(f)
-  run(...) -- once to warm the pool up
-  local _ <close> = setmetatable({}, {__close = function() core.timing(false) end})
-  core.timing(true)
-  local trace = run(...)
-  local rows = setmetatable(summarise(trace), Report)
+  local rows = setmetatable(summarise(measure(grad.traced(f), ...)), Report)
   print(rows)
   return rows
 end

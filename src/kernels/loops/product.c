@@ -84,7 +84,8 @@ static void outer(size_t rows, size_t cols, double alpha, const void *us, const 
   const real *restrict v = vs;
   real *a = as;
   size_t i = 0, left = rows;
-  for (; accumulate && left >= 4; left -= 4) add_four_rows(cols, alpha, u + left - 4, v, a + (left - 4) * stride, stride);
+  for (; accumulate && left >= 4; left -= 4)
+    add_four_rows(cols, alpha, u + left - 4, v, a + (left - 4) * stride, stride);
   for (; i < left; i++) {
     real *restrict row = a + i * stride;
     const real factor = C(alpha) * u[i];
