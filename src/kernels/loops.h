@@ -34,7 +34,10 @@ typedef struct bp_map_loops {
 #define UNARY(name, ...) bp_unary name##_;
 #define BINARY(name, ...) bp_binary name##_;
   BP_UNARY_FORMULAS(UNARY)
+  BP_FUNCTION_FORMULAS(UNARY)
+  BP_GUARDED_FORMULAS(UNARY)
   BP_BINARY_FORMULAS(BINARY)
+  BP_BINARY_FUNCTION_FORMULAS(BINARY)
   BP_COMPARISON_FORMULAS(BINARY)
 #undef UNARY
 #undef BINARY
