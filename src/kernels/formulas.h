@@ -29,7 +29,7 @@
   X(log,        our_log(x),                                  g / x) \
   X(log1p,      log1p(x),                                    g / (1 + x)) \
   X(expm1,      our_expm1(x),                                g * (y + 1)) \
-  X(asin,       asin(x),                                     g / sqrt(1 - x * x)) \
+  X(asin,       WIDE(asin, x),                               g / sqrt(1 - x * x)) \
   X(acos,       acos(x),                                     -g / sqrt(1 - x * x)) \
   X(atan,       atan(x),                                     g / (1 + x * x)) \
   X(sinh,       sinh(x),                                     g * cosh(x)) \

@@ -206,6 +206,9 @@ static inline real near_tan(real x) {
   return SELECT(fabs(x) < C(0x1p-30), x, C(c.sin / c.cos));
 }
 
+/* The vector library's function in double, where that in float is more than 3 units off. */
+#define WIDE(f, x) C(f((double)(x)))
+
 /* ---- the normal distribution ------------------------------------------------------------------------------------- */
 
 /* The leading half of the digits: a product of two such numbers is exact. */

@@ -55,5 +55,6 @@ static inline real SELECT(bool condition, real chosen, real other) {
 extern const bp_map_loops NAME(bp_map);
 extern const bp_reduce_loops NAME(bp_reduce);
 extern const bp_product_loops NAME(bp_product);
+extern const bp_softmax_loops NAME(bp_softmax);
 
 #endif
