@@ -7,8 +7,9 @@
   extern const bp_map_loops bp_map_##dtype##_##level;                                                       \
   extern const bp_reduce_loops bp_reduce_##dtype##_##level;                                                 \
   extern const bp_product_loops bp_product_##dtype##_##level;                                               \
+  extern const bp_softmax_loops bp_softmax_##dtype##_##level;                                               \
   static const bp_loops level##_##dtype = {#level, &bp_map_##dtype##_##level, &bp_reduce_##dtype##_##level, \
-                                           &bp_product_##dtype##_##level};
+                                           &bp_product_##dtype##_##level, &bp_softmax_##dtype##_##level};
 
 PARTS(base, f64)
 PARTS(base, f32)

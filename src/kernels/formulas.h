@@ -14,53 +14,57 @@
 /* A cotangent of 0 gives 0, also where the slope is infinite; but a NaN among the operands is not hidden. */
 #define BP_ADJOINT(g, x, y, adjoint) SELECT((g) == 0 && (x) == (x) && (y) == (y), C(0), adjoint)
 
-#define SILU_SLOPE(s) ((s) * (1 + x * (1 - (s))))
-
 /* clang-format off */
 #define BP_UNARY_FORMULAS(X) \
   X(negative,   -x,                                          -g) \
-  X(exp,        exp(x),                                      g * y) \
-  X(log,        log(x),                                      g / x) \
-  X(log1p,      log1p(x),                                    g / (1 + x)) \
-  X(expm1,      expm1(x),                                    g * (y + 1)) \
   X(sqrt,       sqrt(x),                                     g / (2 * y)) \
   X(square,     x * x,                                       2 * g * x) \
   X(abs,        fabs(x),                                     SELECT(x > 0, g, SELECT(x < 0, -g, x))) \
   X(sign,       SELECT(x > 0, C(1), SELECT(x < 0, C(-1), x)), C(0)) \
-  X(sin,        sin(x),                                      g * cos(x)) \
-  X(cos,        cos(x),                                      -g * sin(x)) \
-  X(tan,        tan(x),                                      g * (1 + y * y)) \
-  X(asin,       asin(x),                                     g / sqrt(1 - x * x)) \
+  X(relu,       SELECT(x < 0, C(0), x),                      SELECT(x > 0, g, SELECT(x <= 0, C(0), x))) \
+  X(leaky_relu, SELECT(x < 0, a * x, x),                     SELECT(x > 0, g, a * g)) \
+  X(reciprocal, 1 / x,                                       -g * y * y) \
+  X(clamp,      SELECT(x < a, a, SELECT(x > b, b, x)),       SELECT(x < a || x > b, C(0), g))
+
+/* Those that call functions, where an element costs so much that a run's last few are handled as a whole vector. */
+#define BP_FUNCTION_FORMULAS(X) \
+  X(exp,        our_exp(x),                                  g * y) \
+  X(log,        our_log(x),                                  g / x) \
+  X(log1p,      log1p(x),                                    g / (1 + x)) \
+  X(expm1,      our_expm1(x),                                g * (y + 1)) \
+  X(asin,       WIDE(asin, x),                               g / sqrt(1 - x * x)) \
   X(acos,       acos(x),                                     -g / sqrt(1 - x * x)) \
   X(atan,       atan(x),                                     g / (1 + x * x)) \
   X(sinh,       sinh(x),                                     g * cosh(x)) \
   X(cosh,       cosh(x),                                     g * sinh(x)) \
   X(tanh,       tanh(x),                                     g * ((1 - y) * (1 + y))) \
-  X(sigmoid,    1 / (1 + exp(-x)),                           g * (y * (1 - y))) \
-  X(softplus,   SELECT(x < 0, C(0), x) + log1p(exp(-fabs(x))), g / (1 + exp(-x))) \
-  X(relu,       SELECT(x < 0, C(0), x),                      SELECT(x > 0, g, SELECT(x <= 0, C(0), x))) \
-  X(leaky_relu, SELECT(x < 0, a * x, x),                     SELECT(x > 0, g, a * g)) \
-  X(elu,        SELECT(x > 0, x, a * expm1(x)),              SELECT(x > 0, g, g * (y + a))) \
-  X(gelu,       SELECT(x < C(-40), C(0), C(0.5) * x * erfc(-x * C(0.70710678118654752440))), \
-                g * SELECT(x < C(-40), C(0), C(0.5) * erfc(-x * C(0.70710678118654752440)) \
-                  + SELECT(x > C(40), C(0), x * C(0.39894228040143267794) * exp(C(-0.5) * x * x)))) \
-  X(silu,       SELECT(x < C(-800), C(0), x / (1 + exp(-x))), \
-                g * SELECT(x < C(-800), C(0), SELECT(x > C(800), C(1), SILU_SLOPE(1 / (1 + exp(-x)))))) \
-  X(reciprocal, 1 / x,                                       -g * y * y) \
-  X(clamp,      SELECT(x < a, a, SELECT(x > b, b, x)),       SELECT(x < a || x > b, C(0), g))
+  X(sigmoid,    sigmoid(x),                                  g * (y * (1 - y))) \
+  X(softplus,   softplus(x),                                 g * sigmoid(x)) \
+  X(elu,        SELECT(x > 0, x, a * our_expm1(x)),          SELECT(x > 0, g, g * (y + a))) \
+  X(silu,       silu(x),                                     g * silu_slope(x))
 
-/* pow at 0: x^0 is constant, so its slope is 0 also where y x^(y - 1) has no value; 0^y is flat in y > 0. */
+/* With a fast way for runs of which no element is beyond the second column; NEAR_OR_FAR is one of
+ * near_f and far_f. */
+#define BP_GUARDED_FORMULAS(X) \
+  X(sin,  CIRCULAR_NEAR, NEAR_OR_FAR(sin, x),  g * NEAR_OR_FAR(cos, x)) \
+  X(cos,  CIRCULAR_NEAR, NEAR_OR_FAR(cos, x),  -g * NEAR_OR_FAR(sin, x)) \
+  X(tan,  CIRCULAR_NEAR, NEAR_OR_FAR(tan, x),  g * (1 + y * y)) \
+  X(gelu, GELU_NEAR,     NEAR_OR_FAR(gelu, x), g * NEAR_OR_FAR(gelu_slope, x))
+
 #define BP_BINARY_FORMULAS(X) \
   X(add,     x + y,    g,                                           g) \
   X(sub,     x - y,    g,                                           -g) \
   X(mul,     x * y,    g * y,                                       g * x) \
   X(div,     x / y,    g / y,                                       -g * (z / y)) \
-  X(pow,     pow(x, y), SELECT(y == 0, C(0), g * y * pow(x, y - 1)), \
-                        SELECT(x == 0 && y >= 0, C(0), g * z * log(x))) \
   X(minimum, SELECT(x < y || x != x, x, y), SELECT(x < y, g, SELECT(x == y, C(0.5) * g, SELECT(x > y, C(0), z))), \
                                             SELECT(y < x, g, SELECT(x == y, C(0.5) * g, SELECT(y > x, C(0), z)))) \
   X(maximum, SELECT(x > y || x != x, x, y), SELECT(x > y, g, SELECT(x == y, C(0.5) * g, SELECT(x < y, C(0), z))), \
                                             SELECT(y > x, g, SELECT(x == y, C(0.5) * g, SELECT(y < x, C(0), z))))
+
+/* pow at 0: x^0 is constant, so its slope is 0 also where y x^(y - 1) has no value; 0^y is flat in y > 0. */
+#define BP_BINARY_FUNCTION_FORMULAS(X) \
+  X(pow,     pow(x, y), SELECT(y == 0, C(0), g * y * pow(x, y - 1)), \
+                        SELECT(x == 0 && y >= 0, C(0), g * z * our_log(x)))
 
 /* 0 or 1, without a gradient. */
 #define BP_COMPARISON_FORMULAS(X) \

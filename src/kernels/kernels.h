@@ -22,7 +22,12 @@ typedef struct bp_number_rule {
 
 typedef struct bp_number_rules {
 #define BP_RULE(name, ...) bp_number_rule name##_;
-  BP_UNARY_FORMULAS(BP_RULE) BP_BINARY_FORMULAS(BP_RULE) BP_COMPARISON_FORMULAS(BP_RULE)
+  BP_UNARY_FORMULAS(BP_RULE)
+  BP_FUNCTION_FORMULAS(BP_RULE)
+  BP_GUARDED_FORMULAS(BP_RULE)
+  BP_BINARY_FORMULAS(BP_RULE)
+  BP_BINARY_FUNCTION_FORMULAS(BP_RULE)
+  BP_COMPARISON_FORMULAS(BP_RULE)
 #undef BP_RULE
 } bp_number_rules;
 

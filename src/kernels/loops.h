@@ -34,7 +34,10 @@ typedef struct bp_map_loops {
 #define UNARY(name, ...) bp_unary name##_;
 #define BINARY(name, ...) bp_binary name##_;
   BP_UNARY_FORMULAS(UNARY)
+  BP_FUNCTION_FORMULAS(UNARY)
+  BP_GUARDED_FORMULAS(UNARY)
   BP_BINARY_FORMULAS(BINARY)
+  BP_BINARY_FUNCTION_FORMULAS(BINARY)
   BP_COMPARISON_FORMULAS(BINARY)
 #undef UNARY
 #undef BINARY
@@ -97,11 +100,28 @@ typedef struct bp_product_loops {
                     bool accumulate);
 } bp_product_loops;
 
+/* Of matrices with rows `stride` elements apart, each row by itself. */
+typedef struct bp_softmax_loops {
+  /* y = softmax(x), unless y is NULL; the logsumexp of each row, too. With a target t returns the cross entropy, summed
+   * over the rows, else 0. */
+  double (*softmax)(size_t rows, size_t cols, const void *x, size_t x_stride, const void *t, size_t t_stride, void *y,
+                    size_t y_stride, double *logsumexp);
+  void (*log_softmax)(size_t rows, size_t cols, const void *x, size_t x_stride, void *y, size_t y_stride);
+  /* d = y (g - sum(g y)); d = g - sum(g) e^y; d = scale (sum(t) y - t): written or added. The first two have no scale. */
+  void (*softmax_adjoint)(size_t rows, size_t cols, double scale, const void *g, size_t g_stride, const void *y,
+                          size_t y_stride, void *d, size_t d_stride, bool accumulate);
+  void (*log_softmax_adjoint)(size_t rows, size_t cols, double scale, const void *g, size_t g_stride, const void *y,
+                              size_t y_stride, void *d, size_t d_stride, bool accumulate);
+  void (*cross_entropy_adjoint)(size_t rows, size_t cols, double scale, const void *t, size_t t_stride, const void *y,
+                                size_t y_stride, void *d, size_t d_stride, bool accumulate);
+} bp_softmax_loops;
+
 typedef struct bp_loops {
   const char *level;
   const bp_map_loops *map;
   const bp_reduce_loops *reduce;
   const bp_product_loops *product;
+  const bp_softmax_loops *softmax;
 } bp_loops;
 
 /* Chooses the best level the processor has, or the one named ("base", "avx2", "avx512"); false if that is not there. */

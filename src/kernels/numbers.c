@@ -7,6 +7,44 @@ typedef double real;
 #define C(constant) ((real)(constant))
 #define SELECT(condition, chosen, other) ((condition) ? (chosen) : (other))
 
+/* What the formulas call, which for the loops stands in loops/mathematics.h. */
+#define our_exp exp
+#define our_log log
+#define our_expm1 expm1
+#define WIDE(f, x) f(x)
+#define NEAR_OR_FAR(f, x) number_##f(x)
+#define number_sin sin
+#define number_cos cos
+#define number_tan tan
+
+static double sigmoid(double x) {
+  return 1 / (1 + exp(-x));
+}
+
+static double softplus(double x) {
+  return (x < 0 ? 0 : x) + log1p(exp(-fabs(x)));
+}
+
+static double silu(double x) {
+  return x < -800 ? 0 : x / (1 + exp(-x));
+}
+
+static double silu_slope(double x) {
+  if (x < -800 || x > 800) return x > 0;
+  const double s = sigmoid(x);
+  return s * (1 + x * (1 - s));
+}
+
+/* In long double, since erfc multiplies what rounding its argument loses by up to 1,400. */
+static double number_gelu(double x) {
+  return x < -40 ? 0 : (double)(0.5L * x * erfc(-x * 0.70710678118654752440L));
+}
+
+static double number_gelu_slope(double x) {
+  if (x < -40 || x > 40) return x > 0;
+  return (double)(0.5L * erfc(-x * 0.70710678118654752440L) + x * 0.39894228040143267794L * exp(-0.5L * x * x));
+}
+
 /* A formula that does not use one of its variables is not worth a warning. */
 #define UNUSED(p, q, r, s, t) (void)(p), (void)(q), (void)(r), (void)(s), (void)(t)
 
@@ -22,6 +60,9 @@ typedef double real;
     return BP_ADJOINT(g, x, x, adjoint);                                                                \
   }
 BP_UNARY_FORMULAS(UNARY)
+BP_FUNCTION_FORMULAS(UNARY)
+#define GUARDED(name, reach, value, adjoint) UNARY(name, value, adjoint)
+BP_GUARDED_FORMULAS(GUARDED)
 
 #define VALUE(name, value)                                                   \
   static double name##_value(double x, double y, const double *parameters) { \
@@ -38,6 +79,7 @@ BP_UNARY_FORMULAS(UNARY)
   ADJOINT(name##_adjoint_x, adjoint_x)            \
   ADJOINT(name##_adjoint_y, adjoint_y)
 BP_BINARY_FORMULAS(BINARY)
+BP_BINARY_FUNCTION_FORMULAS(BINARY)
 
 #define COMPARISON(name, condition) VALUE(name, (condition) ? 1 : 0)
 BP_COMPARISON_FORMULAS(COMPARISON)
@@ -46,4 +88,6 @@ const bp_number_rules bp_numbers = {
 #define UNARY_ENTRY(name, ...) .name##_ = {name##_value, {name##_adjoint, NULL}},
 #define BINARY_ENTRY(name, ...) .name##_ = {name##_value, {name##_adjoint_x, name##_adjoint_y}},
 #define COMPARISON_ENTRY(name, ...) .name##_ = {name##_value, {NULL, NULL}},
-    BP_UNARY_FORMULAS(UNARY_ENTRY) BP_BINARY_FORMULAS(BINARY_ENTRY) BP_COMPARISON_FORMULAS(COMPARISON_ENTRY)};
+    BP_UNARY_FORMULAS(UNARY_ENTRY) BP_FUNCTION_FORMULAS(UNARY_ENTRY) BP_GUARDED_FORMULAS(UNARY_ENTRY)
+        BP_BINARY_FORMULAS(BINARY_ENTRY) BP_BINARY_FUNCTION_FORMULAS(BINARY_ENTRY)
+            BP_COMPARISON_FORMULAS(COMPARISON_ENTRY)};

@@ -3,20 +3,17 @@
 #define BP_KERNELS_REAL_H
 
 /* The compiler's vector library (glibc's libmvec) has these; without it the attribute is ignored or absent and the
- * loops call libm. Declared before math.h, which declares the same functions. */
+ * loops call libm. Declared before math.h, which declares the same functions. Not those that mathematics.h has. */
 #include <limits.h> /* any system header, for __GLIBC__ */
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
 #if __GLIBC_PREREQ(2, 35)
 #define VECTORISED(name)                                    \
   __attribute__((simd("notinbranch"))) double name(double); \
   __attribute__((simd("notinbranch"))) float name##f(float);
-VECTORISED(exp)
 VECTORISED(log)
 VECTORISED(log1p)
-VECTORISED(expm1)
-VECTORISED(sin)
-VECTORISED(cos)
-VECTORISED(tan)
+__attribute__((simd("notinbranch"))) float sinf(float);
+__attribute__((simd("notinbranch"))) float cosf(float);
 VECTORISED(asin)
 VECTORISED(acos)
 VECTORISED(atan)
@@ -58,5 +55,6 @@ static inline real SELECT(bool condition, real chosen, real other) {
 extern const bp_map_loops NAME(bp_map);
 extern const bp_reduce_loops NAME(bp_reduce);
 extern const bp_product_loops NAME(bp_product);
+extern const bp_softmax_loops NAME(bp_softmax);
 
 #endif

@@ -1,5 +1,5 @@
 /* Reducing loops: to one double, or to one for each element of a run. f32 elements are accumulated in f64. */
-#include "real.h"
+#include "mathematics.h"
 
 #define AT(run, i) (((const real *)(run))[i])
 #define EACH _Pragma("omp simd") for (size_t i = 0; i < n; i++)
@@ -74,7 +74,7 @@ static double sum_exp(size_t n, double shift, const void *x) {
   const real s = C(shift);
   double total = 0;
 #pragma omp simd reduction(+ : total)
-  for (size_t i = 0; i < n; i++) total += (double)exp(AT(x, i) - s);
+  for (size_t i = 0; i < n; i++) total += (double)our_exp(AT(x, i) - s);
   return total;
 }
 
@@ -84,7 +84,7 @@ static double exp_shifted(size_t n, double shift, const void *x, void *ys) {
   double total = 0;
 #pragma omp simd reduction(+ : total)
   for (size_t i = 0; i < n; i++) {
-    real e = exp(AT(x, i) - s);
+    real e = our_exp(AT(x, i) - s);
     y[i] = e;
     total += (double)e;
   }
