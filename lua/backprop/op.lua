@@ -138,8 +138,22 @@ local function check_count(entry, count)
   end
 end
 
+-- What the pullback of flat arguments returned is the list already.
+local function flat_gradients(entry, ...)
+  local gradients, count = {...}, select("#", ...)
+  check_count(entry, count)
+  for position = 1, count do
+    local gradient = gradients[position]
+    if not kind(gradient) then
+      take_leaf(entry, entry.arguments[position], gradient, gradients, position, "argument " .. position)
+    end
+  end
+  return gradients
+end
+
 -- Called by the core in the sweep.
 local function pullback(entry, cotangents)
+  if entry.flat then return flat_gradients(entry, entry.pullback(cotangent_of(entry, cotangents), entry.needs)) end
   local returned = table.pack(entry.pullback(cotangent_of(entry, cotangents), entry.needs))
   check_count(entry, returned.n)
   local gradients, before = {}, 0
@@ -192,19 +206,38 @@ local function check_result(name, result)
   return leaves
 end
 
+local function check_pullback(name, back)
+  if not tree.callable(back) then
+    raise("%s: the forward must return its result and a pullback, got %s as the second", name, tree.describe(back))
+  end
+end
+
+-- The usual call, of numbers and arrays: no structure has to be taken apart.
+local function call_flat(row, name, forward, inputs, needs, ...)
+  local start = core.timing() and core.clock()
+  local result, back = forward(...)
+  local seconds = start and core.clock() - start
+  check_pullback(name, back)
+  local entry = {name = name, row = row, arguments = {n = #inputs, ...}, needs = needs, result = result,
+    pullback = back, flat = true}
+  if kind(result) and not tracked(result) then return core.record(row, entry, inputs, result, seconds) end
+  return (replace_leaves(result, core.record(row, entry, inputs, check_result(name, result), seconds), 0, name))
+end
+
 local function call(row, name, forward, ...)
+  local flat = core.are_flat(...)
+  if flat then return call_flat(row, name, forward, core.take_flat(name, ...)) end
+  if flat == false then return (forward(...)) end
   local arguments, inputs = table.pack(...), {}
   local any, needs = read_arguments(arguments, inputs, name)
   if not any then return (forward(...)) end
   local plain = {n = arguments.n}
   for position = 1, arguments.n do plain[position] = grad.value(arguments[position]) end
-  local start = core.clock()
+  local start = core.timing() and core.clock()
   local result, back = forward(table.unpack(plain, 1, plain.n))
-  local seconds = core.clock() - start
+  local seconds = start and core.clock() - start
   local results = check_result(name, result)
-  if not tree.callable(back) then
-    raise("%s: the forward must return its result and a pullback, got %s as the second", name, tree.describe(back))
-  end
+  check_pullback(name, back)
   local entry = {name = name, row = row, arguments = plain, needs = needs, result = result, pullback = back}
   local variables = core.record(row, entry, inputs, results, seconds)
   return (replace_leaves(result, variables, 0, name))

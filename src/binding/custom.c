@@ -208,11 +208,70 @@ static void read_leaves(lua_State *L, bp_state *s, int list, const char *name, b
   }
 }
 
+/* core.are_flat(...): whether one of the arguments is tracked, where all are numbers and arrays, plain or tracked; nil
+ * where there is anything else. */
+static int are_flat(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  bool any = false;
+  int count = lua_gettop(L);
+  for (int k = 1; k <= count; k++) {
+    if (lua_type(L, k) == LUA_TNUMBER) continue;
+    const bp_variable *variable = bp_variable_at(L, s, k);
+    bool instance = variable != NULL && variable->generation == variable->box->tape.generation &&
+                    variable->box->tape.nodes[variable->node].object;
+    if (instance || (variable == NULL && bp_handle_at(L, s, k) == NULL)) return 0;
+    any = any || variable != NULL;
+  }
+  lua_pushboolean(L, any);
+  return 1;
+}
+
+/* core.take_flat(name, ...): of arguments that are flat the list, which of them need a gradient, and their plain
+ * values. Errors bear the name. */
+static int take_flat(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  const char *name = luaL_checkstring(L, 1);
+  int count = lua_gettop(L) - 1;
+  luaL_checkstack(L, count + 8, name);
+  lua_createtable(L, count, 0);
+  lua_createtable(L, count, 0);
+  for (int k = 1; k <= count; k++) {
+    lua_pushvalue(L, k + 1);
+    lua_rawseti(L, count + 2, k);
+    lua_pushboolean(L, bp_variable_at(L, s, k + 1) != NULL);
+    lua_rawseti(L, count + 3, k);
+  }
+  for (int k = 1; k <= count; k++) {
+    lua_pushvalue(L, k + 1);
+    bp_push_value(L, s, name);
+    lua_replace(L, -2);
+  }
+  return count + 2;
+}
+
+/* Pushes a result, tracked; the value of an object stands at an index. */
+static void push_result(lua_State *L, bp_state *s, bp_box *box, bp_index node, bool object, int value) {
+  if (object) {
+    lua_pushvalue(L, value);
+    bp_keep_object(L, box, node);
+    lua_pop(L, 1);
+  }
+  bp_push_variable(L, s, box, node);
+}
+
 /* core.record(row, entry, inputs, results [, seconds]): records a call that has been made, and what it took; returns a
- * list of its results, tracked. */
+ * list of its results, tracked. A result that is no list is the only one, and is returned as such. */
 static int record(lua_State *L) {
   bp_state *s = bp_state_of(L);
   const custom_row *row = lua_touserdata(L, 1);
+  lua_settop(L, 5);
+  bool single = !lua_istable(L, 4);
+  if (single) {
+    lua_createtable(L, 1, 0);
+    lua_pushvalue(L, 4);
+    lua_rawseti(L, -2, 1);
+    lua_replace(L, 4);
+  }
   bp_operands inputs, results;
   bp_push_operands(L, lua_rawlen(L, 3), &inputs);
   bp_push_operands(L, lua_rawlen(L, 4), &results);
@@ -238,21 +297,21 @@ static int record(lua_State *L) {
          bp_tape_record(tape, &row->op, &inputs, &attributes, results.array, objects + inputs.count, results.count,
                         &first));
   if (s->cx.timing || tape->check_finite) bp_trace(L, s, box, first);
-  tape->nodes[first].forward = (float)(luaL_optnumber(L, 5, 0) * 1e9);
+  tape->nodes[first].forward = (float)(lua_tonumber(L, 5) * 1e9);
   lua_createtable(L, (int)results.count, 0);
+  int list = lua_gettop(L);
   for (size_t k = 0; k < results.count; k++) {
-    if (objects[inputs.count + k]) {
-      lua_rawgeti(L, 4, (lua_Integer)k + 1);
-      bp_keep_object(L, box, first + (bp_index)k);
-      lua_pop(L, 1);
-    }
-    bp_push_variable(L, s, box, first + (bp_index)k);
-    lua_rawseti(L, -2, (lua_Integer)k + 1);
+    lua_rawgeti(L, 4, (lua_Integer)k + 1);
+    push_result(L, s, box, first + (bp_index)k, objects[inputs.count + k], list + 1);
+    if (single) return 1;
+    lua_rawseti(L, list, (lua_Integer)k + 1);
+    lua_settop(L, list);
   }
   return 1;
 }
 
 void bp_open_custom(lua_State *L, bp_state *s) {
-  static const luaL_Reg functions[] = {{"operation", operation}, {"record", record}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"operation", operation}, {"are_flat", are_flat}, {"take_flat", take_flat}, {"record", record}, {NULL, NULL}};
   bp_set_functions(L, s, functions);
 }

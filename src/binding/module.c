@@ -209,9 +209,10 @@ static int check_finite(lua_State *L) {
   return 0;
 }
 
-/* core.timing(on): whether tapes note times and lines. */
+/* core.timing([on]): sets whether tapes note times and lines, or returns it. */
 static int timing(lua_State *L) {
   bp_state *s = bp_state_of(L);
+  if (lua_isnoneornil(L, 1)) return lua_pushboolean(L, s->cx.timing), 1;
   s->cx.timing = lua_toboolean(L, 1);
   return 0;
 }
