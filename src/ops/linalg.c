@@ -152,26 +152,22 @@ static bp_status linear_shape(bp_call *call) {
 
 static const double no_parameters[2] = {0, 0};
 
-/* The activation is applied in place: none of those that there are needs its argument again. */
-static bp_status activate(bp_call *call) {
-  int64_t activation = call->attributes->integer[0];
-  if (activation != 0) bp_map_unary(call->cx, bp_activation_loop(activation), no_parameters, RESULT, RESULT);
-  return BP_OK;
-}
-
+/* The bias is added and the activation applied in one pass over the rows, in place: none of the activations that there
+ * are needs its argument again. */
 static bp_status linear_forward(bp_call *call) {
   const bp_array *x = INPUT(0), *w = INPUT(1), *b = INPUT(2);
-  if (x->rank == 1) {
-    bp_axpby(call->cx, 1, b, 0, RESULT);
-    bp_gemv(call->cx, w, false, x, true, RESULT);
-    return activate(call);
+  int64_t activation = call->attributes->integer[0];
+  if (x->rank == 1)
+    bp_gemv(call->cx, w, false, x, false, RESULT);
+  else
+    bp_gemm(call->cx, 1, x, false, w, true, 0, RESULT);
+  size_t rows = RESULT->rank == 1 ? 1 : RESULT->rows;
+  for (size_t i = 0; i < rows; i++) {
+    bp_array row = RESULT->rank == 1 ? *RESULT : bp_window_row(RESULT, i);
+    bp_axpby(call->cx, 1, b, 1, &row);
+    if (activation != 0) bp_map_unary(call->cx, bp_activation_loop(activation), no_parameters, &row, &row);
   }
-  for (size_t i = 0; i < RESULT->rows; i++) {
-    bp_array row = bp_window_row(RESULT, i);
-    bp_axpby(call->cx, 1, b, 0, &row);
-  }
-  bp_gemm(call->cx, 1, x, false, w, true, 1, RESULT);
-  return activate(call);
+  return BP_OK;
 }
 
 /* The adjoint of w x + b for the cotangent g. */
