@@ -28,13 +28,16 @@ local lens = {}
 local LENS = {__name = "lens"}
 tree.opaque(LENS, "lens")
 
+-- A lens of fields only has them as a list, too: metatable, key, metatable, ...: for the core, which views by them.
 -- lens -> {steps, flat (the steps, if all are fields), plural, partial, focus (what record.lua knows of the type of the
 -- part, if declared), text (how to write it), children (what composition made of it)}
 local inside = setmetatable({}, {__mode = "k"})
 
 local function new(me)
   me.children = setmetatable({}, {__mode = "k"})
-  local object = setmetatable({}, LENS)
+  local object = {}
+  for i, step in ipairs(me.flat or {}) do object[2 * i - 1], object[2 * i] = step.metatable, step.key end
+  setmetatable(object, LENS)
   inside[object] = me
   return object
 end
@@ -158,18 +161,11 @@ local function view_steps(name, x, me, lenient)
 end
 
 --- The part of x. An error where it is missing, or where there are many.
-function lens.view(x, object, surplus)
-  local me = inside[object] or insider("bp.view", object)
+lens.view = core.viewer(function(x, object, surplus)
+  local me = insider("bp.view", object)
   if surplus ~= nil then raise("bp.view: expected one lens: `..` composes two") end
-  local flat = me.flat
-  if not flat then return view_steps("bp.view", x, me) end
-  for i = 1, #flat do
-    local step = flat[i]
-    if getmetatable(x) ~= step.metatable then misplaced("bp.view", me, i, x) end
-    x = x[step.key]
-  end
-  return x
-end
+  return (view_steps("bp.view", x, me))
+end, LENS)
 
 -- Calls f on every part until it returns true; returns whether it did.
 local function each_part(name, x, me, i, f)

@@ -151,6 +151,48 @@ static int values(lua_State *L) {
   return 1;
 }
 
+/* ---- fields of records ------------------------------------------------------------------------------------------- */
+
+static int finish_view(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  return lua_gettop(L);
+}
+
+/* Follows a lens at index 2 that is the way through fields of records, from x at index 1: true, and the part is on the
+ * top of the stack, if they are there. A lens has its steps under the keys 1, 2, ...: metatable, field, metatable, ... */
+static bool follow_fields(lua_State *L, int metatable) {
+  if (lua_gettop(L) != 2 || lua_type(L, 2) != LUA_TTABLE || !lua_getmetatable(L, 2)) return false;
+  if (!lua_rawequal(L, -1, metatable)) return false;
+  lua_pushvalue(L, 1);
+  lua_replace(L, 3);
+  for (lua_Integer k = 1;; k += 2) {
+    if (lua_rawgeti(L, 2, k) == LUA_TNIL) return lua_settop(L, 3), k > 1;
+    if (lua_type(L, 3) != LUA_TTABLE || !lua_getmetatable(L, 3) || !lua_rawequal(L, -1, -2)) return false;
+    lua_rawgeti(L, 2, k + 1);
+    if (lua_rawget(L, 3) == LUA_TNIL) return false;
+    lua_replace(L, 3);
+    lua_settop(L, 3);
+  }
+}
+
+/* Upvalues: what views by any lens, and the metatable of lenses. */
+static int view(lua_State *L) {
+  int given = lua_gettop(L);
+  if (follow_fields(L, lua_upvalueindex(2))) return 1;
+  lua_settop(L, given);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  lua_callk(L, given, LUA_MULTRET, 0, finish_view);
+  return lua_gettop(L);
+}
+
+/* core.viewer(view, metatable): bp.view. */
+static int viewer(lua_State *L) {
+  lua_settop(L, 2);
+  lua_pushcclosure(L, view, 2);
+  return 1;
+}
+
 /* core.set_known(t): what is known of metatables; see tree.lua. */
 static int set_known(lua_State *L) {
   lua_settop(L, 1);
@@ -159,7 +201,7 @@ static int set_known(lua_State *L) {
 }
 
 void bp_open_structures(lua_State *L, bp_state *s) {
-  static const luaL_Reg functions[] = {{"values", values}, {"set_known", set_known}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"values", values}, {"viewer", viewer}, {"set_known", set_known}, {NULL, NULL}};
   static const luaL_Reg methods[] = {{"track", track}, {"collect", collect}, {"outcome", outcome}, {NULL, NULL}};
   bp_set_functions(L, s, functions);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->tape_metatable);
