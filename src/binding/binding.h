@@ -37,6 +37,7 @@ typedef struct bp_handle {
 /* A tape and what the binding keeps with it. Its memory lives as long as the state. */
 typedef struct bp_box {
   bp_tape tape;
+  bool thorough;            /* an argument has a branch at two paths, or many */
   int table;                /* in the registry while open: operations' entries, objects, their gradients, lines */
   uint32_t last_generation; /* a box whose generations are used up is not used again */
   struct bp_box *next_free;

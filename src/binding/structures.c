@@ -71,11 +71,17 @@ static void track_leaf(bp_walk *w, bp_sort what, int other) {
   lua_replace(L, index);
 }
 
+static void untrack(bp_walk *w) {
+  bp_tape_forget(&w->box->tape, w->tracked_before);
+  w->box->thorough = true;
+}
+
 /* tape:track(name, x [, into [, updates]]): a copy of x with variables for leaves, how many there are, and whether some
  * are instances. */
 static int track(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  bp_walk w = {.L = L, .s = s, .visit = track_leaf, .box = bp_check_tape(L, s)};
+  bp_walk w = {.L = L, .s = s, .visit = track_leaf, .undo = untrack, .box = bp_check_tape(L, s)};
+  w.tracked_before = w.box->tape.leaf_count;
   w.leaf = w.name = luaL_checkstring(L, 2);
   w.updates = lua_toboolean(L, 5);
   lua_settop(L, 4);
@@ -94,6 +100,8 @@ static int track(lua_State *L) {
 
 static void collect_leaf(bp_walk *w, bp_sort what, int other) {
   (void)other;
+  if (w->count > w->box->tape.leaf_count)
+    bp_raise(w->L, w->s, "%s: an argument was changed while the function ran", w->name);
   bp_push_gradient(w->L, w->s, w->box, (bp_index)(w->count - 1));
   if (what == BP_INSTANCE && lua_isnil(w->L, -1)) { /* nothing has reached it */
     lua_rawgeti(w->L, LUA_REGISTRYINDEX, w->s->functions);
@@ -111,12 +119,18 @@ static void collect_leaf(bp_walk *w, bp_sort what, int other) {
 static int collect(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_walk w = {.L = L, .s = s, .visit = collect_leaf, .box = bp_check_tape(L, s)};
+  w.thorough = w.box->thorough;
   w.leaf = w.name = luaL_checkstring(L, 2);
   w.count = (size_t)luaL_checkinteger(L, 4);
   lua_settop(L, 3);
   bp_walk_run(&w);
   lua_pushinteger(L, (lua_Integer)w.count);
   return 2;
+}
+
+/* Nothing has to be undone: what was pushed is garbage. */
+static void undo_nothing(bp_walk *w) {
+  (void)w;
 }
 
 static void outcome_leaf(bp_walk *w, bp_sort what, int other) {
@@ -128,7 +142,7 @@ static void outcome_leaf(bp_walk *w, bp_sort what, int other) {
 /* tape:outcome(name, x): the plain values of a result, for the caller to keep. */
 static int outcome(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  bp_walk w = {.L = L, .s = s, .visit = outcome_leaf, .box = bp_check_tape(L, s)};
+  bp_walk w = {.L = L, .s = s, .visit = outcome_leaf, .undo = undo_nothing, .box = bp_check_tape(L, s)};
   w.leaf = w.name = luaL_checkstring(L, 2);
   lua_settop(L, 3);
   bp_walk_run(&w);
@@ -143,7 +157,7 @@ static void value_leaf(bp_walk *w, bp_sort what, int other) {
 
 /* core.values(x [, name]): x with plain values for variables. */
 static int values(lua_State *L) {
-  bp_walk w = {.L = L, .s = bp_state_of(L), .visit = value_leaf};
+  bp_walk w = {.L = L, .s = bp_state_of(L), .visit = value_leaf, .undo = undo_nothing};
   w.name = luaL_optstring(L, 2, "bp.value");
   lua_settop(L, 2);
   lua_pushvalue(L, 1);

@@ -86,6 +86,7 @@ static int new_tape(lua_State *L) {
   bp_box *box = take_box(L, s);
   bp_tape_open(&box->tape, &s->cx, ++box->last_generation);
   box->tape.kept = kept;
+  box->thorough = false;
   if (lua_isboolean(L, 2)) box->tape.check_finite = lua_toboolean(L, 2);
   handle->box = box;
   handle->generation = box->tape.generation;

@@ -108,9 +108,23 @@ static bp_frame *add_frame(bp_walk *w) {
   return &w->frames[w->depth++];
 }
 
+/* Whether a quick walk can go on into the branch at an index. */
+static bool is_new(bp_walk *w, int index) {
+  const void *address = lua_topointer(w->L, index);
+  if (w->branches == BP_FEW_BRANCHES) return false;
+  for (int k = 0; k < w->branches; k++)
+    if (w->met[k] == address) return false;
+  w->met[w->branches++] = address;
+  return true;
+}
+
 /* Makes a frame of the source, the other and the info at the top of the stack. */
 static void enter(bp_walk *w) {
   lua_State *L = w->L;
+  if (!w->thorough && !is_new(w, lua_gettop(L) - 2)) {
+    w->again = true;
+    return;
+  }
   luaL_checkstack(L, 2 * FRAME + 10, w->name);
   bp_frame *f = add_frame(w);
   int base = base_of(w);
@@ -155,7 +169,7 @@ static void leave(bp_walk *w) {
     }
   }
   if (lua_getmetatable(L, base + SOURCE)) lua_setmetatable(L, base + COPY);
-  if (lua_istable(L, w->seen)) {
+  if (w->thorough) {
     if (w->paired) { /* a branch that is met again has the same copy only beside the same other */
       lua_pushvalue(L, base + COPY);
       lua_pushvalue(L, base + OTHER);
@@ -182,11 +196,7 @@ static void mark(bp_walk *w, int index) {
  * another one it is the same branch only if that one is the same too. */
 static bool is_known(bp_walk *w, int value) {
   lua_State *L = w->L;
-  if (lua_isnil(L, w->seen)) {
-    lua_createtable(L, 0, 4);
-    lua_replace(L, w->seen);
-    mark(w, w->first + SOURCE);
-  }
+  if (!w->thorough) return false;
   lua_pushvalue(L, value);
   int found = lua_rawget(L, w->seen);
   if (found == LUA_TBOOLEAN) raise_cycle(w);
@@ -256,13 +266,33 @@ static void step(bp_walk *w) {
   lua_rawset(L, base + COPY);
 }
 
-/* Replaces the structure at the top of the stack (of a paired walk: the structure below the other) by its copy. */
-void bp_walk_run(bp_walk *w) {
+/* The walk of a branch that stands, with its other and its info, at the top of the stack. */
+static void walk_branch(bp_walk *w) {
+  enter(w);
+  if (w->thorough) {
+    lua_newtable(w->L);
+    lua_replace(w->L, w->seen);
+    mark(w, w->first + SOURCE);
+  }
+  while (w->depth > 0 && !w->again) {
+    const bp_frame *f = &w->frames[w->depth - 1];
+    if (f->position < f->count) {
+      step(w);
+      continue;
+    }
+    leave(w);
+    if (w->depth > 0) lua_rawset(w->L, base_of(w) + COPY);
+  }
+}
+
+/* Walks the structure that stands at `place`, and the other above it; the copy is put at w->first. */
+static void walk_from(bp_walk *w, int place) {
   lua_State *L = w->L;
-  int place = lua_gettop(L) - (w->paired ? 1 : 0);
   lua_settop(L, place + 1);
   w->frames = w->few;
   w->room = BP_SHALLOW;
+  w->depth = w->branches = 0;
+  w->again = w->instances = false;
   w->known = place + 2;
   w->seen = place + 3;
   w->more = place + 4;
@@ -278,22 +308,27 @@ void bp_walk_run(bp_walk *w) {
     if (!same) raise_difference(w, 0, w->first, w->first + OTHER);
   }
   if (what == BP_BRANCH) {
-    enter(w);
-    while (w->depth > 0) {
-      const bp_frame *f = &w->frames[w->depth - 1];
-      if (f->position < f->count) {
-        step(w);
-        continue;
-      }
-      leave(w);
-      if (w->depth > 0) lua_rawset(L, base_of(w) + COPY);
-    }
+    walk_branch(w);
   } else if (what != BP_CONSTANT) {
     w->count++;
     w->instances = what == BP_INSTANCE;
     lua_pushvalue(L, w->first);
     w->visit(w, what, w->paired ? w->first + OTHER : 0);
     lua_replace(L, w->first);
+  }
+}
+
+void bp_walk_run(bp_walk *w) {
+  lua_State *L = w->L;
+  int place = lua_gettop(L) - (w->paired ? 1 : 0);
+  size_t before = w->count;
+  walk_from(w, place);
+  if (w->again) {
+    w->thorough = true;
+    w->count = before;
+    if (w->undo == NULL) bp_raise(L, w->s, "%s: the structure was changed while it was used", w->name);
+    w->undo(w);
+    walk_from(w, place);
   }
   lua_settop(L, w->first);
   lua_replace(L, place);

@@ -7,7 +7,7 @@
 /* As tree.lua numbers them in what is known of a metatable; a plain number, array or variable is known by itself. */
 typedef enum bp_sort { BP_CONSTANT, BP_BRANCH, BP_INSTANCE, BP_LEAF } bp_sort;
 
-enum { BP_SHALLOW = 12 };
+enum { BP_SHALLOW = 12, BP_FEW_BRANCHES = 16 };
 
 typedef struct bp_frame {
   lua_Integer position, count; /* of the keys */
@@ -23,19 +23,27 @@ struct bp_walk {
   bool paired;      /* side by side with a structure that must have leaves and branches at the same places */
   /* Replaces the leaf at the top of the stack; `other` is the stack index of the one beside it, or 0. */
   void (*visit)(bp_walk *w, bp_sort what, int other);
-  bp_box *box;      /* the tape, where there is one */
-  const char *leaf; /* the name for errors of a leaf */
-  bool updates;     /* leaves will be changed in place: they must be writable */
-  size_t count;     /* of leaves visited, and of those before */
+  bp_box *box;             /* the tape, where there is one */
+  const char *leaf;        /* the name for errors of a leaf */
+  bp_index tracked_before; /* leaves of the tape */
+  bool updates;            /* leaves will be changed in place: they must be writable */
+  size_t count;            /* of leaves visited, and of those before */
+  /* Undoes the visits of a walk that begins again: most structures are trees of few branches, and only where a branch is
+   * met twice, or there are many, a table is needed to find the copies of those before. NULL: it cannot be undone. */
+  void (*undo)(bp_walk *w);
+  bool thorough; /* begin with the table */
   /* Found. */
   bool instances; /* whether some leaf was an instance */
   /* The walk's own: stack indices, and frames. */
   int known; /* what is known of metatables */
-  int seen;  /* the copies by their sources, false while a branch is being walked; nil before it is needed */
+  int seen;  /* of a thorough walk the copies by their sources, false while a branch is being walked */
   int more;  /* a userdata for the frames, where there are many */
   int first; /* the base of the first frame */
   bp_frame few[BP_SHALLOW], *frames;
   int depth, room;
+  const void *met[BP_FEW_BRANCHES]; /* of a quick walk the addresses of all branches */
+  int branches;
+  bool again;
 };
 
 /* Replaces the structure at the top of the stack (of a paired walk: the structure below the other, and both) by its

@@ -109,6 +109,15 @@ bp_status bp_tape_leaf(bp_tape *tape, const bp_array *value, const bp_array *int
   return BP_OK;
 }
 
+void bp_tape_forget(bp_tape *tape, bp_index first) {
+  while (tape->leaf_count > first) {
+    tape->leaf_count--;
+    tape->node_count--;
+    bp_buffer_release(tape->cx, tape->nodes[tape->node_count].value.buffer);
+  }
+  while (tape->into_count > first) bp_buffer_release(tape->cx, tape->into[--tape->into_count].buffer);
+}
+
 bp_status bp_tape_object_leaf(bp_tape *tape, bp_index *leaf) {
   double zero = 0;
   bp_array nothing = bp_number_at(&zero);

@@ -122,6 +122,9 @@ void bp_tape_destroy(bp_tape *tape);
 /* All leaves come before anything else. The value is shared, not copied; `into` may be NULL. */
 bp_status bp_tape_leaf(bp_tape *tape, const bp_array *value, const bp_array *into, bp_index *leaf);
 
+/* Forgets all leaves from one on, before anything else is recorded. */
+void bp_tape_forget(bp_tape *tape, bp_index first);
+
 /* A leaf, or with an op the result of one, whose value is the binding's. */
 bp_status bp_tape_object_leaf(bp_tape *tape, bp_index *leaf);
 
