@@ -113,32 +113,21 @@ end
 functions.argmax, functions.argmin = positions "argmax", positions "argmin"
 
 -- Operations of one argument that `linear` may apply: those that give an array of its shape.
-local function activation_of(name)
-  local f = type(name) == "string" and arrays.elementwise[name]
-  if not f then
-    raise("bp.linear: the activation must be the name of an element-wise operation, got %s",
-      type(name) == "string" and ("'%s'"):format(name) or tree.describe(name))
-  end
-  return f
-end
-
-arrays.elementwise = {}
+local elementwise = {softmax = core.softmax, log_softmax = core.log_softmax}
 for _, row in ipairs(core.rows()) do
   if row.source == "src/ops/math.c" and row.name ~= "clamp" and row.name ~= "neg" then
-    arrays.elementwise[row.name] = core[row.name]
+    elementwise[row.name] = core[row.name]
   end
 end
-arrays.elementwise.softmax, arrays.elementwise.log_softmax = core.softmax, core.log_softmax
 
--- What the row of `linear` applies itself.
-local fused = {sigmoid = true, tanh = true, relu = true}
-
---- A dense layer; see the row of `linear`.
-function functions.linear(x, w, b, activation, surplus)
-  if surplus ~= nil then raise("bp.linear: expected at most 4 arguments") end
-  if activation == nil or fused[activation] then return core.linear(x, w, b, activation) end
-  return activation_of(activation)(core.linear(x, w, b))
-end
+core.set_functions {
+  activation = function(name)
+    local f = type(name) == "string" and elementwise[name]
+    if f then return f end
+    raise("bp.linear: the activation must be the name of an element-wise operation, got %s",
+      type(name) == "string" and ("'%s'"):format(name) or tree.describe(name))
+  end,
+}
 
 -- Parameters that are tracked: the row takes plain numbers only, so that no gradient is lost without a word; these are
 -- the same functions written in operations that have one.
@@ -165,7 +154,7 @@ end)
 
 -- Methods -----------------------------------------------------------------------------------------------------------
 
-for _, name in ipairs {"argmax", "argmin", "rows", "linear", "clamp", "leaky_relu", "elu"} do
+for _, name in ipairs {"argmax", "argmin", "rows", "clamp", "leaky_relu", "elu"} do
   methods[name] = functions[name]
 end
 

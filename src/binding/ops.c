@@ -127,6 +127,7 @@ typedef struct arguments {
   bp_attributes attributes;
   size_t numbers, integers;
   bp_handle *held; /* the indices' storage */
+  int then;        /* stack index of a function to apply to the result, or 0 */
   bp_box *box;
 } arguments;
 
@@ -223,17 +224,24 @@ static int64_t read_integer(lua_State *L, bp_state *s, const entry *e, int index
     if (lua_type(L, index) != LUA_TSTRING) wrong(L, s, e, index, p);
     return (int64_t)bp_check_dtype(L, s, index, e->name) + 1;
   }
-  if (p->kind == ACTIVATION) {
-    const char *name = lua_type(L, index) == LUA_TSTRING ? lua_tostring(L, index) : NULL;
-    int64_t number = name == NULL ? 0 : bp_activation_number(name);
-    if (number == 0) wrong(L, s, e, index, p);
-    return number;
-  }
   if (!read_number(L, s, index, e->name, &value)) wrong(L, s, e, index, p);
   if (!(value >= -0x1p53 && value <= 0x1p53) || floor(value) != value) wrong_number(L, s, e, index, p);
   if (p->kind == SIZE && (value < 0 || value > (double)BP_MAX_ELEMENTS)) wrong_number(L, s, e, index, p);
   if (p->kind == AXIS && value != 1 && value != 2) wrong_number(L, s, e, index, p);
   return p->kind == INDEX ? (int64_t)value - 1 : (int64_t)value;
+}
+
+/* An activation that the row does not apply itself is applied to its result: the Lua side knows the function by its name,
+ * or raises. */
+static int64_t read_activation(lua_State *L, bp_state *s, int index, arguments *a) {
+  int64_t number = lua_type(L, index) == LUA_TSTRING ? bp_activation_number(lua_tostring(L, index)) : 0;
+  if (number != 0) return number;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->functions);
+  lua_getfield(L, -1, "activation");
+  lua_pushvalue(L, index);
+  lua_call(L, 1, 1);
+  a->then = lua_gettop(L);
+  return 0;
 }
 
 /* An optional argument may be left out before a dtype: konst(s, n, "f32"). */
@@ -267,6 +275,7 @@ static bool read_argument(lua_State *L, bp_state *s, const entry *e, const param
     else
       wrong(L, s, e, index, p);
     return true;
+  case ACTIVATION: a->attributes.integer[a->integers++] = absent ? 0 : read_activation(L, s, index, a); return !absent;
   default:
     a->attributes.integer[a->integers++] = absent ? (int64_t)p->fallback : read_integer(L, s, e, index, p);
     return !absent;
@@ -278,6 +287,7 @@ static void read_arguments(lua_State *L, bp_state *s, const entry *e, int given,
   if (given < e->count) lua_settop(L, e->count); /* what is absent is nil, whatever is pushed later */
   a->operands = (bp_operands){0, a->arrays, a->few_numbers, a->nodes};
   a->numbers = a->integers = 0;
+  a->then = 0;
   a->box = NULL;
   a->held = NULL;
   if (e->has_attributes) a->attributes = (bp_attributes){.index_buffer = NULL};
@@ -384,6 +394,11 @@ static int call(lua_State *L, bp_state *s, const entry *e, int given) {
     if (handles) lua_replace(L, first + k);
   }
   if (outcomes[0].node != BP_NONE && (s->cx.timing || tape->check_finite)) bp_trace(L, s, a.box, outcomes[0].node);
+  if (a.then != 0) {
+    lua_pushvalue(L, a.then);
+    lua_insert(L, -2);
+    lua_call(L, 1, 1);
+  }
   return results;
 }
 
