@@ -5,6 +5,9 @@
 #   make demo          trains the digit classifier              make lint      luacheck and clang-format, silent when clean
 #   make test          runs the specs; MNIST=DIR, ARGS=...      make doc       the reference into build/doc
 #   make bench         the benchmark table; ARGS=...            V=1            shows the commands
+#   make memtest       every request for memory refused         make check     the specs under sanitizers
+#   make valgrind      the specs under memcheck                 make tsan      examples/embed under ThreadSanitizer
+#   make coverage      lines of src/ that the specs run
 #
 # What it keeps: every loop file is compiled once for each dtype and SIMD level, everything else once and for the
 # oldest processor. No object and no link ever sees -ffast-math (design section 4). All objects go to build/, and are
@@ -25,7 +28,7 @@ Q := $(if $(V),,@)
 say = @$(if $(V),:,printf '  %-6s %s\n' $(1) '$(2)')
 AGAIN = --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
 
-.PHONY: all deps demo test baseline bench lint doc install clean force
+.PHONY: all deps demo test memtest memtest-host baseline bench lint doc install clean force
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .DEFAULT_GOAL := all
@@ -37,6 +40,11 @@ ifeq ($(LUA_INCDIR),)
 LUA_INCDIR := $(patsubst -I%,%,$(firstword $(shell \
   for name in lua5.4 lua-5.4 lua54; do pkg-config --cflags-only-I $$name && break; done 2>/dev/null)))
 LUA_INCDIR := $(or $(LUA_INCDIR),/usr/include/lua5.4)
+endif
+
+ifeq ($(LUA_LIBS),)
+LUA_LIBS := $(shell for name in lua5.4 lua-5.4 lua54; do pkg-config --libs $$name && break; done 2>/dev/null)
+LUA_LIBS := $(or $(LUA_LIBS),-llua5.4)
 endif
 
 WARNINGS := -Wall -Wextra -pedantic -Wshadow -Wconversion -Wmissing-prototypes
@@ -65,7 +73,7 @@ OPENBLAS := $(if $(OPENBLAS_LIBDIR),-L$(OPENBLAS_LIBDIR) \
 
 # --- The module ------------------------------------------------------------------------------------------------------
 
-CORE := lua/backprop/core.so
+CORE ?= lua/backprop/core.so
 SOURCES := $(sort $(filter-out src/kernels/loops/%,$(wildcard src/*/*.c)))
 LOOPS := $(sort $(wildcard src/kernels/loops/*.c))
 OBJECTS := $(SOURCES:src/%.c=$(BUILD)/%.o) \
@@ -75,6 +83,7 @@ all: $(CORE)
 
 $(CORE): $(OBJECTS)
 	$(call say,LINK,$@)
+	@mkdir -p $(@D)
 	$(Q)$(CC) $(LIBFLAG) -o $@ $(OBJECTS) $(USER_CFLAGS) $(LDFLAGS) $(OPENBLAS) -lm
 
 $(BUILD)/%.o: src/%.c $(BUILD)/flags
@@ -106,15 +115,39 @@ $(BUILD)/flags: force
 # version, which Lua 5.4 looks at first: the tools themselves may run on another Lua.
 PLAIN := env -u LUA_PATH -u LUA_CPATH
 ENV = $(PLAIN) LUA_PATH_5_4="./lua/?.lua;./lua/?/init.lua;$${LUA_PATH_5_4:-$${LUA_PATH:-;}}" \
-  LUA_CPATH_5_4="./lua/?.so;./$(BUILD)/bench/?.so;$${LUA_CPATH_5_4:-$${LUA_CPATH:-;}}"
+  LUA_CPATH_5_4="./$(CORE:backprop/core.so=?.so);./$(BUILD)/bench/?.so;./$(BUILD)/memtest/?.so;$\
+$${LUA_CPATH_5_4:-$${LUA_CPATH:-;}}"
 
 demo: deps
 	@$(MAKE) $(AGAIN) all
 	@$(ENV) $(LUA) examples/digits.lua $(ARGS)
 
 test: deps
-	@$(MAKE) $(AGAIN) all
-	@$(ENV) $(if $(MNIST),BACKPROP_MNIST='$(MNIST)') $(BUSTED) --lua=$(LUA) $(ARGS)
+	@$(MAKE) $(AGAIN) all memtest-host
+	@$(ENV) $(if $(MNIST),BACKPROP_MNIST='$(MNIST)') BACKPROP_MEMTEST=$(MEMTEST) $(BUSTED) --lua=$(LUA) $(ARGS)
+
+# --- Memory that runs out --------------------------------------------------------------------------------------------
+
+MEMTEST := $(BUILD)/memtest/host
+
+$(MEMTEST): spec/memtest/host.c $(BUILD)/flags
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(filter-out -fPIC,$(ALL_CFLAGS)) -I$(LUA_INCDIR) $(USER_CFLAGS) -o $@ $< $(LDFLAGS) $(LUA_LIBS)
+
+$(BUILD)/memtest/robust.so: examples/c_op/robust.c src/backprop.h
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(MAKE) -s -C examples/c_op OUT=$(abspath $(@D)) CC=$(CC) LUA_INCDIR=$(LUA_INCDIR)
+
+memtest-host: $(MEMTEST) $(BUILD)/memtest/robust.so
+	@:
+
+# All requests: about four minutes. EVERY=n refuses only every n-th; ARGS="--only TEXT" runs a part.
+EVERY ?= 1
+memtest: deps
+	@$(MAKE) $(AGAIN) all memtest-host
+	@$(ENV) $(MEMTEST) --every $(EVERY) $(ARGS)
 
 # --- The benchmark ---------------------------------------------------------------------------------------------------
 
