@@ -99,6 +99,12 @@ void bp_hold(bp_state *s, bp_handle *handle, const bp_array *array);
 /* Pushes a handle that shares the array. */
 bp_handle *bp_push_shared(lua_State *L, bp_state *s, const bp_array *array, bool read_only);
 void bp_push_variable(lua_State *L, bp_state *s, bp_box *box, bp_index node);
+/* What the collector does not see of an array that a handle brings: the block, and twice the handle, which its finalizer
+ * makes live for another cycle. Of small arrays the latter is most: with nothing for it, a collector in incremental mode
+ * falls behind without end. */
+static inline ptrdiff_t bp_unseen(const bp_array *array) {
+  return (ptrdiff_t)(array->buffer->block_size + 2 * sizeof(bp_handle));
+}
 /* Tells the collector of bytes it cannot see, if they are many. May run finalizers. */
 void bp_report(lua_State *L, bp_state *s);
 

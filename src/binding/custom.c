@@ -61,7 +61,7 @@ static void give(lua_State *L, bp_state *s, const bp_sweep_call *sweep, size_t i
   bool taken;
   BP_TRY(L, s, bp_sweep_give(tape, index, &gradient.array, take, &taken));
   if (!taken) return;
-  s->unreported -= (ptrdiff_t)handle->array.buffer->capacity;
+  s->unreported -= bp_unseen(&handle->array);
   bp_array_release(&s->cx, &handle->array);
   handle->array.rank = 0;
   handle->given = true;
