@@ -401,6 +401,10 @@ describe("bp.iso", function()
       local s = swap(l)
       return s[1] * s[2]
     end)({ 3, 4 }))
+    same({ { 2, 2 }, { 1, 1 } }, bp.grad(function(l)
+      local s = swap(l)
+      return bp.sum(s[1]) + 2 * bp.sum(s[2])
+    end)({ x12, x12 }))
     close(x12, swap{ 1, x12 }[1])
   end)
 
