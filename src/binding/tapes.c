@@ -365,25 +365,43 @@ static int prepare(lua_State *L) {
   return 0;
 }
 
-/* tape:descend(i, decay, rate): the i-th leaf = decay * leaf - rate * gradient, in place; a number is returned. */
-static int descend(lua_State *L) {
+/* tape:descended(i, decay, rate): what a step makes of the i-th leaf, if that is a number. */
+static int descended(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_box *box = open_box(L, s);
   bp_index index = check_leaf(L, s, box);
   double number = 0;
-  bp_update_leaf(&box->tape, index, luaL_checknumber(L, 3), luaL_checknumber(L, 4), &number);
   if (box->tape.nodes[index].value.rank != 0) return 0;
+  bp_update_leaf(&box->tape, index, luaL_checknumber(L, 3), luaL_checknumber(L, 4), &number);
   lua_pushnumber(L, number);
   return 1;
 }
 
+/* tape:descend(decay, rate, stores): leaf = decay * leaf - rate * gradient, in place, for every array, and what the list
+ * `stores` says of numbers: a table, a key that is in it, a value; and so on. One call for all, so that it happens as a
+ * whole or, when memory runs out, not at all: nothing here asks for any. */
+static int descend(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  bp_box *box = open_box(L, s);
+  double decay = luaL_checknumber(L, 2), rate = luaL_checknumber(L, 3), number;
+  luaL_checktype(L, 4, LUA_TTABLE);
+  lua_Integer stores = (lua_Integer)lua_rawlen(L, 4);
+  for (bp_index leaf = 0; leaf < box->tape.leaf_count; leaf++)
+    if (box->tape.nodes[leaf].value.rank != 0) bp_update_leaf(&box->tape, leaf, decay, rate, &number);
+  for (lua_Integer k = 1; k + 2 <= stores; k += 3) {
+    for (lua_Integer i = 0; i < 3; i++) lua_rawgeti(L, 4, k + i);
+    lua_rawset(L, -3);
+    lua_settop(L, 4);
+  }
+  return 0;
+}
+
 void bp_open_tapes(lua_State *L, bp_state *s) {
   static const luaL_Reg functions[] = {{"tape", new_tape}, {NULL, NULL}};
-  static const luaL_Reg methods[] = {{"leaf", leaf},        {"object", object}, {"owns", owns},
-                                     {"outcome", outcome},  {"seal", seal},     {"begin", begin},
-                                     {"seed", seed},        {"run", run},       {"gradient", gradient},
-                                     {"prepare", prepare},  {"trace", trace},   {"descend", descend},
-                                     {"close", close_tape}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {
+      {"leaf", leaf},   {"object", object},   {"owns", owns},        {"outcome", outcome},     {"seal", seal},
+      {"begin", begin}, {"seed", seed},       {"run", run},          {"gradient", gradient},   {"prepare", prepare},
+      {"trace", trace}, {"descend", descend}, {"close", close_tape}, {"descended", descended}, {NULL, NULL}};
   bp_set_functions(L, s, functions);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->tape_metatable);
   static const luaL_Reg metamethods[] = {{"__close", close_tape}, {"__gc", collect_tape}, {NULL, NULL}};
