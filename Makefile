@@ -28,7 +28,7 @@ Q := $(if $(V),,@)
 say = @$(if $(V),:,printf '  %-6s %s\n' $(1) '$(2)')
 AGAIN = --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
 
-.PHONY: all deps demo test memtest memtest-host baseline bench lint doc install clean force
+.PHONY: all deps demo test memtest memtest-host check check-runs valgrind valgrind-run tsan coverage coverage-run baseline bench lint doc install clean force
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .DEFAULT_GOAL := all
@@ -149,6 +149,73 @@ memtest: deps
 	@$(MAKE) $(AGAIN) all memtest-host
 	@$(ENV) $(MEMTEST) --every $(EVERY) $(ARGS)
 
+# --- Instruments -----------------------------------------------------------------------------------------------------
+
+# Each instrument has a build of its own, and runs through $(MAKE) with BUILD, CORE and the flags set; the plain build
+# is there too, for the examples that the specs run as processes of their own. Less: `make check RUNS=eager:`, `make
+# valgrind SPECS=spec/op_spec.lua`.
+own_build = BUILD=build/$(1) CORE=build/$(1)/lua/backprop/core.so
+BUSTED_HERE = $(BUSTED) --lua=$(LUA) --cpath=./$(CORE:backprop/core.so=?.so)
+
+# AddressSanitizer, UndefinedBehaviorSanitizer and LeakSanitizer over all specs, the pool off so that it hides nothing.
+# A run is a collector and, after the colon, a SIMD level (none: the best). About four minutes of one core.
+RUNS ?= generational: eager: incremental: incremental:base incremental:avx2
+SANITIZERS := -fsanitize=address,undefined
+SANITIZED = $(call own_build,check) LDFLAGS='$(SANITIZERS)' \
+  CFLAGS='-g -fno-omit-frame-pointer $(SANITIZERS) -fno-sanitize-recover=undefined -DBP_POOL_OFF'
+
+check: deps
+	@$(MAKE) $(AGAIN) all
+	@$(MAKE) $(AGAIN) $(SANITIZED) all memtest-host
+	@$(MAKE) --no-print-directory $(SANITIZED) RUNS='$(RUNS)' check-runs
+
+# A child such as mktemp may leak; what counts is what Lua or the library has lost (unloaded, it is an unknown module).
+check-runs:
+	@rm -f $(BUILD)/report.*; \
+	for run in $(RUNS); do \
+	  level=$${run#*:}; \
+	  if [ -n "$$level" ] && ! grep -q "$${level#base}" /proc/cpuinfo; then echo "no $$level here"; continue; fi; \
+	  echo "collector $${run%:*}, SIMD $${level:-best}"; \
+	  $(ENV) $${level:+BACKPROP_SIMD=$$level} BACKPROP_COLLECTOR=$${run%:*} BACKPROP_EVERY=401 \
+	    BACKPROP_MEMTEST=$(MEMTEST) LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) \
+	    ASAN_OPTIONS=log_path=$(BUILD)/report LSAN_OPTIONS=exitcode=0 \
+	    $(BUSTED_HERE) --helper=spec/support/collector.lua --filter-out=P18 $(ARGS) || failed=1; \
+	done; \
+	for report in $$(grep -ls 'core\.so\|unknown module\|runtime error' $(BUILD)/report.*); do cat $$report; failed=1; done; \
+	[ -z "$$failed" ]
+
+# Valgrind knows no AVX-512. OpenBLAS asks the processor, as valgrind describes it.
+SPECS ?= $(sort $(filter-out spec/memory_spec.lua spec/examples_spec.lua spec/readme_spec.lua spec/simd_spec.lua \
+  spec/tools_spec.lua,$(wildcard spec/*_spec.lua)))
+MEMCHECK := valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite --num-callers=20
+
+valgrind: PACKAGES += valgrind
+valgrind: deps
+	@$(MAKE) $(AGAIN) $(call own_build,valgrind) CFLAGS='-g -DBP_POOL_OFF' all
+	@$(MAKE) --no-print-directory $(call own_build,valgrind) valgrind-run
+
+valgrind-run:
+	@$(ENV) BACKPROP_SIMD=avx2 $(BUSTED) --lua='$(MEMCHECK) $(LUA)' --cpath=./$(CORE:backprop/core.so=?.so) $(SPECS)
+
+# The host of examples/embed, and the library that it links, under ThreadSanitizer.
+TSAN := -g -O1 -fsanitize=thread
+tsan: deps
+	@rm -rf build/tsan && mkdir -p build/tsan
+	@$(MAKE) $(AGAIN) $(call own_build,tsan) CFLAGS='$(TSAN)' LDFLAGS='$(TSAN)' all
+	@$(MAKE) --no-print-directory -C examples/embed OUT=$(abspath build/tsan) CFLAGS='$(TSAN)' LDFLAGS='$(TSAN)'
+	@TSAN_OPTIONS=halt_on_error=1 build/tsan/embed
+
+# Lines of src/ that the specs and a bounded memtest run, into build/coverage; see spec/coverage.lua.
+coverage: deps
+	@$(MAKE) $(AGAIN) $(call own_build,coverage) CFLAGS='-O0 --coverage' LDFLAGS=--coverage all memtest-host
+	@find build/coverage -name '*.gcda' -delete
+	@$(MAKE) --no-print-directory $(call own_build,coverage) coverage-run
+
+coverage-run:
+	@$(ENV) BACKPROP_MEMTEST=$(MEMTEST) $(BUSTED_HERE) $(ARGS)
+	@for level in $(LEVELS); do $(ENV) BACKPROP_SIMD=$$level $(LUA) -e 'require "backprop"'; done
+	@$(ENV) $(LUA) spec/coverage.lua $(BUILD)
+
 # --- The benchmark ---------------------------------------------------------------------------------------------------
 
 # All of bench/*.c is one module, `baseline`: what a careful C programmer writes for this machine only.
@@ -203,7 +270,7 @@ install: all
 # luacheck says "OK" for every file: heard only when something is wrong.
 lint:
 	@out=$$($(PLAIN) luacheck -q --no-color lua spec bench examples 2>&1) || { printf '%s\n' "$$out"; exit 1; }
-	@find src bench examples -name '*.[ch]' -exec clang-format --dry-run --Werror {} +
+	@find src spec bench examples -name '*.[ch]' -exec clang-format --dry-run --Werror {} +
 
 doc:
 	@mkdir -p $(BUILD)/doc

@@ -3,11 +3,13 @@ Optimisers. `opt:step(params, grads)` changes parameters in place, leaf by leaf;
 gradient and update one. Leaves that are windows of the same elements are one parameter: their gradients are summed and
 they share one state. Numbers are changed in the table that holds them.
 
-A method is a function update(optimiser, state, parameter, gradient, kind, plan) that changes nothing but says in the plan
-what is to be changed; it may raise. `state` is a table of the parameter's own. A plan is a list of the instructions of
-core.commit, which then makes the whole step: none of it can fail, also when memory runs out. Formulas: momentum, B. Polyak (1964), in the form
-v = mu v + g; Nesterov's as I. Sutskever and others (2013); Adam, D. Kingma and J. Ba (2015); AdamW, I. Loshchilov and
-F. Hutter (2019); RMSProp, T. Tieleman and G. Hinton (2012); AdaGrad, J. Duchi and others (2011).
+A method is a function update(optimiser, state, parameter, gradient, kind, plan) that changes nothing but says in the
+plan what is to be changed; it may raise. `state` is a table of the parameter's own. A plan is a list of the
+instructions of core.commit, which then makes the whole step: none of it can fail, also when memory runs out.
+
+Formulas: momentum, B. Polyak (1964), in the form v = mu v + g; Nesterov's as I. Sutskever and others (2013); Adam,
+D. Kingma and J. Ba (2015); AdamW, I. Loshchilov and F. Hutter (2019); RMSProp, T. Tieleman and G. Hinton (2012);
+AdaGrad, J. Duchi and others (2011).
 ]]
 
 local core = require "backprop.core"
