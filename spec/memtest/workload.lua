@@ -10,6 +10,7 @@
 
 package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
+local core = require "backprop.core"
 local help = require "support.helpers"
 local operands = require "support.operands"
 
@@ -56,6 +57,7 @@ local function case(name, run, prepare, check)
   local self = { name = name, run = run, check = check }
   function self.prepare()
     self.prepared = prepare and prepare() or 0
+    core.make_room() -- nothing comes from the pool: every array is asked of the allocator
     return self.prepared
   end
   return self

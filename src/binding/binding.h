@@ -69,7 +69,7 @@ void bp_raise_status(lua_State *L, bp_state *s, bp_status status);
 void bp_push_position(lua_State *L, bp_state *s);
 /* "nil", "string", "vector", "tracked number"..., for messages. */
 const char *bp_type_of(lua_State *L, bp_state *s, int index);
-/* After the allocator refused: gives the pool back and collects. */
+/* After the allocator refused: gives the pool and the lists of tapes in no use back, and collects. */
 void bp_make_room(lua_State *L, bp_state *s);
 
 /* Runs an expression that gives a bp_status, once more after making room, and raises what is left. */

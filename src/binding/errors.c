@@ -37,10 +37,17 @@ void bp_raise_status(lua_State *L, bp_state *s, bp_status status) {
   }
 }
 
-void bp_make_room(lua_State *L, bp_state *s) {
+/* What is kept only because it may be of use again. */
+static void give_back(bp_state *s) {
   bp_pool_drop(&s->cx);
+  for (bp_box *box = s->free_box; box != NULL; box = box->next_free)
+    if (box->tape.cx != NULL) bp_tape_destroy(&box->tape);
+}
+
+void bp_make_room(lua_State *L, bp_state *s) {
+  give_back(s);
   lua_gc(L, LUA_GCCOLLECT);
-  bp_pool_drop(&s->cx); /* what the collector has freed just now */
+  give_back(s); /* what the collector has freed just now */
 }
 
 const char *bp_type_of(lua_State *L, bp_state *s, int index) {

@@ -135,6 +135,12 @@ static int timing(lua_State *L) {
   return 0;
 }
 
+/* core.make_room(): what happens when memory runs out. */
+static int make_room(lua_State *L) {
+  bp_make_room(L, bp_state_of(L));
+  return 0;
+}
+
 /* core.clock(): seconds from an arbitrary start. */
 static int read_clock(lua_State *L) {
   lua_pushnumber(L, (lua_Number)bp_clock() * 1e-9);
@@ -230,6 +236,7 @@ int luaopen_backprop_core(lua_State *L) {
                                        {"simd", simd},
                                        {"check_finite", check_finite},
                                        {"timing", timing},
+                                       {"make_room", make_room},
                                        {"clock", read_clock},
                                        {"set_functions", set_callbacks},
                                        {"set_source_prefix", set_source_prefix},
