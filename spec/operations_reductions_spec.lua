@@ -138,6 +138,14 @@ describe("reductions:", function()
     end
   end)
 
+  it("norm of elements whose squares are out of range", function()
+    for _, x in ipairs{ 1e200, 1e-200, -3e300, 5e-324 } do
+      close(math.abs(x) * 2, bp.norm(bp.full(x, 4)), 1e-15)
+      close(math.abs(x) * 2, bp.norm(bp.full(x, 2, 2)), 1e-15)
+    end
+    close({ 0.6, 0.8 }, bp.grad(bp.norm)(bp.vector{ 3e200, 4e200 }))
+  end)
+
   it("of f32 accumulate in f64", function() -- n roundings of f64, if they are not spread over registers
     local n, tenth = 100000, help.f32(0.1)
     local x = bp.full(0.1, n, "f32")
