@@ -194,8 +194,10 @@ valgrind: deps
 	@$(MAKE) $(AGAIN) $(call own_build,valgrind) CFLAGS='-g -DBP_POOL_OFF' all
 	@$(MAKE) --no-print-directory $(call own_build,valgrind) valgrind-run
 
+# Busted takes one word for the interpreter.
 valgrind-run:
-	@$(ENV) BACKPROP_SIMD=avx2 $(BUSTED) --lua='$(MEMCHECK) $(LUA)' --cpath=./$(CORE:backprop/core.so=?.so) $(SPECS)
+	@printf '#!/bin/sh\nexec $(MEMCHECK) $(LUA) "$$@"\n' >$(BUILD)/lua.sh && chmod +x $(BUILD)/lua.sh
+	@$(ENV) BACKPROP_SIMD=avx2 $(BUSTED) --lua=$(BUILD)/lua.sh --cpath=./$(CORE:backprop/core.so=?.so) $(SPECS)
 
 # The host of examples/embed, and the library that it links, under ThreadSanitizer.
 TSAN := -g -O1 -fsanitize=thread

@@ -311,6 +311,11 @@ part("an operation in C", function()
   local v, u = bp.vector{ 0.5, 3, -4, 1 }, bp.vector{ 0, 0, 0, 1 }
   return {
     case("called", function() return { smooth_l1(v, u), smooth_l1(3.0, 1.2) } end),
+    case("refused", function()
+      local _, message = pcall(smooth_l1, v, u, -1)
+      if message == "not enough memory" then error(message, 0) end
+      return message
+    end),
     case("differentiated", function()
       return bp.grad(function(a) return bp.sum(smooth_l1(a * 2, a, 0.7)) end)(bp.matrix{ { 1, 2.1 }, { -0.3, 4 } })
     end),
