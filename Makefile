@@ -199,13 +199,13 @@ valgrind-run:
 	@printf '#!/bin/sh\nexec $(MEMCHECK) $(LUA) "$$@"\n' >$(BUILD)/lua.sh && chmod +x $(BUILD)/lua.sh
 	@$(ENV) BACKPROP_SIMD=avx2 $(BUSTED) --lua=$(BUILD)/lua.sh --cpath=./$(CORE:backprop/core.so=?.so) $(SPECS)
 
-# The host of examples/embed, and the library that it links, under ThreadSanitizer.
+# The host of examples/embed (four states on four threads) and the library in it, under ThreadSanitizer.
 TSAN := -g -O1 -fsanitize=thread
 tsan: deps
-	@rm -rf build/tsan && mkdir -p build/tsan
 	@$(MAKE) $(AGAIN) $(call own_build,tsan) CFLAGS='$(TSAN)' LDFLAGS='$(TSAN)' all
-	@$(MAKE) --no-print-directory -C examples/embed OUT=$(abspath build/tsan) CFLAGS='$(TSAN)' LDFLAGS='$(TSAN)'
-	@TSAN_OPTIONS=halt_on_error=1 build/tsan/embed
+	@$(MAKE) --no-print-directory -B -C examples/embed OUT=$(abspath build/tsan) CFLAGS='-std=c11 $(TSAN)' \
+	  LUA_INCDIR='$(LUA_INCDIR)' LUA_LIBS='$(LUA_LIBS)' BACKPROP_LIBS='$(abspath build/tsan/libbackprop.a) $(OPENBLAS)'
+	@cd examples/embed && TSAN_OPTIONS=halt_on_error=1 ../../build/tsan/host train.lua ../data/digits.csv
 
 # Lines of src/ that the specs and a bounded memtest run, into build/coverage; see spec/coverage.lua.
 coverage: deps
