@@ -28,7 +28,8 @@ Q := $(if $(V),,@)
 say = @$(if $(V),:,printf '  %-6s %s\n' $(1) '$(2)')
 AGAIN = --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
 
-.PHONY: all deps demo test memtest memtest-host check check-runs valgrind valgrind-run tsan coverage coverage-run baseline bench lint doc install clean force
+.PHONY: all deps demo test memtest memtest-host check check-runs valgrind valgrind-run tsan coverage coverage-run
+.PHONY: baseline bench lint doc install clean force
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .DEFAULT_GOAL := all
@@ -181,7 +182,9 @@ check-runs:
 	    ASAN_OPTIONS=log_path=$(BUILD)/report LSAN_OPTIONS=exitcode=0 \
 	    $(BUSTED_HERE) --helper=spec/support/collector.lua --filter-out=P18 $(ARGS) || failed=1; \
 	done; \
-	for report in $$(grep -ls 'core\.so\|unknown module\|runtime error' $(BUILD)/report.*); do cat $$report; failed=1; done; \
+	for report in $$(grep -ls 'core\.so\|unknown module\|runtime error' $(BUILD)/report.*); do \
+	  cat $$report; failed=1; \
+	done; \
 	[ -z "$$failed" ]
 
 # Valgrind knows no AVX-512. OpenBLAS asks the processor, as valgrind describes it.
