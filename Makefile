@@ -7,7 +7,9 @@
 #   make test          runs the specs; MNIST=DIR, ARGS=...      make doc       the reference into build/doc
 #   make bench         tables and chart into bench/results/;    V=1            shows the commands
 #                      STEPS=N or FULL=1: the memory runs; ARGS=... for bench/mnist.lua
-#   make annotations   the operations of lua/backprop/meta.lua, from their rows
+#   make memtest       every request for memory refused         make check     the specs under sanitizers
+#   make valgrind      the specs under memcheck                 make tsan      examples/embed under ThreadSanitizer
+#   make coverage      lines of src/ that the specs run         make annotations   the rows' part of lua/backprop/meta.lua
 #
 # What it keeps: every loop file is compiled once for each dtype and SIMD level, everything else once and for the
 # oldest processor. No object and no link ever sees -ffast-math (design section 4). All objects go to build/, and are
@@ -32,7 +34,8 @@ Q := $(if $(V),,@)
 say = @$(if $(V),:,printf '  %-6s %s\n' $(1) '$(2)')
 AGAIN = --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
 
-.PHONY: all module deps demo test baseline bench lint doc annotations install install-module clean force
+.PHONY: all module deps demo test memtest memtest-host check check-runs valgrind valgrind-run tsan coverage coverage-run
+.PHONY: baseline bench lint doc annotations install install-module clean force
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .DEFAULT_GOAL := all
@@ -44,6 +47,11 @@ ifeq ($(LUA_INCDIR),)
 LUA_INCDIR := $(patsubst -I%,%,$(firstword $(shell \
   for name in lua5.4 lua-5.4 lua54; do pkg-config --cflags-only-I $$name && break; done 2>/dev/null)))
 LUA_INCDIR := $(or $(LUA_INCDIR),/usr/include/lua5.4)
+endif
+
+ifeq ($(LUA_LIBS),)
+LUA_LIBS := $(shell for name in lua5.4 lua-5.4 lua54; do pkg-config --libs $$name && break; done 2>/dev/null)
+LUA_LIBS := $(or $(LUA_LIBS),-llua5.4)
 endif
 
 WARNINGS := -Wall -Wextra -pedantic -Wshadow -Wconversion -Wmissing-prototypes
@@ -73,7 +81,7 @@ OPENBLAS := $(if $(OPENBLAS_LIBDIR),-L$(OPENBLAS_LIBDIR) \
 
 # --- The module ------------------------------------------------------------------------------------------------------
 
-CORE := lua/backprop/core.so
+CORE ?= lua/backprop/core.so
 SOURCES := $(sort $(filter-out src/kernels/loops/% src/binding/embed.c,$(wildcard src/*/*.c)))
 LOOPS := $(sort $(wildcard src/kernels/loops/*.c))
 OBJECTS := $(SOURCES:src/%.c=$(BUILD)/%.o) \
@@ -85,6 +93,7 @@ module: $(CORE)
 
 $(CORE): $(OBJECTS)
 	$(call say,LINK,$@)
+	@mkdir -p $(@D)
 	$(Q)$(CC) $(LIBFLAG) -o $@ $(OBJECTS) $(USER_CFLAGS) $(LDFLAGS) $(OPENBLAS) -lm
 
 $(BUILD)/%.o: src/%.c $(BUILD)/flags
@@ -157,15 +166,111 @@ $(BUILD)/embedded.o: $(BUILD)/embedded.c src/binding/embed.h $(BUILD)/flags
 # version, which Lua 5.4 looks at first: the tools themselves may run on another Lua.
 PLAIN := env -u LUA_PATH -u LUA_CPATH
 ENV = $(PLAIN) LUA_PATH_5_4="./lua/?.lua;./lua/?/init.lua;$${LUA_PATH_5_4:-$${LUA_PATH:-;}}" \
-  LUA_CPATH_5_4="./lua/?.so;./$(BUILD)/bench/?.so;$${LUA_CPATH_5_4:-$${LUA_CPATH:-;}}"
+  LUA_CPATH_5_4="./$(CORE:backprop/core.so=?.so);./$(BUILD)/bench/?.so;./$(BUILD)/memtest/?.so;$\
+$${LUA_CPATH_5_4:-$${LUA_CPATH:-;}}"
 
 demo: deps
 	@$(MAKE) $(AGAIN) all
 	@$(ENV) $(LUA) examples/digits.lua $(ARGS)
 
 test: deps
+	@$(MAKE) $(AGAIN) all memtest-host
+	@$(ENV) BACKPROP_BUILD='$(BUILD)' $(if $(MNIST),BACKPROP_MNIST='$(MNIST)') BACKPROP_MEMTEST=$(MEMTEST) \
+	  $(BUSTED) --lua=$(LUA) $(ARGS)
+
+# --- Memory that runs out --------------------------------------------------------------------------------------------
+
+MEMTEST := $(BUILD)/memtest/host
+
+$(MEMTEST): spec/memtest/host.c $(BUILD)/flags
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(filter-out -fPIC,$(ALL_CFLAGS)) -I$(LUA_INCDIR) $(USER_CFLAGS) -o $@ $< $(LDFLAGS) $(LUA_LIBS)
+
+$(BUILD)/memtest/robust.so: examples/c_op/robust.c src/backprop.h
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(MAKE) -s -C examples/c_op OUT=$(abspath $(@D)) CC=$(CC) LUA_INCDIR=$(LUA_INCDIR)
+
+memtest-host: $(MEMTEST) $(BUILD)/memtest/robust.so
+	@:
+
+# All requests: about four minutes. EVERY=n refuses only every n-th; ARGS="--only TEXT" runs a part.
+EVERY ?= 1
+memtest: deps
+	@$(MAKE) $(AGAIN) all memtest-host
+	@$(ENV) $(MEMTEST) --every $(EVERY) $(ARGS)
+
+# --- Instruments -----------------------------------------------------------------------------------------------------
+
+# Each instrument has a build of its own, and runs through $(MAKE) with BUILD, CORE and the flags set; the plain build
+# is there too, for the examples that the specs run as processes of their own. Less: `make check RUNS=eager:`, `make
+# valgrind SPECS=spec/op_spec.lua`.
+own_build = BUILD=build/$(1) CORE=build/$(1)/lua/backprop/core.so
+BUSTED_HERE = $(BUSTED) --lua=$(LUA) --cpath=./$(CORE:backprop/core.so=?.so)
+
+# AddressSanitizer, UndefinedBehaviorSanitizer and LeakSanitizer over all specs, the pool off so that it hides nothing.
+# A run is a collector and, after the colon, a SIMD level (none: the best). About four minutes of one core.
+RUNS ?= generational: eager: incremental: incremental:base incremental:avx2
+SANITIZERS := -fsanitize=address,undefined
+SANITIZED = $(call own_build,check) LDFLAGS='$(SANITIZERS)' \
+  CFLAGS='-g -fno-omit-frame-pointer $(SANITIZERS) -fno-sanitize-recover=undefined -DBP_POOL_OFF'
+
+check: deps
 	@$(MAKE) $(AGAIN) all
-	@$(ENV) BACKPROP_BUILD='$(BUILD)' $(if $(MNIST),BACKPROP_MNIST='$(MNIST)') $(BUSTED) --lua=$(LUA) $(ARGS)
+	@$(MAKE) $(AGAIN) $(SANITIZED) all memtest-host
+	@$(MAKE) --no-print-directory $(SANITIZED) RUNS='$(RUNS)' check-runs
+
+# A child such as mktemp may leak; what counts is what Lua or the library has lost (unloaded, it is an unknown module).
+check-runs:
+	@rm -f $(BUILD)/report.*; \
+	for run in $(RUNS); do \
+	  level=$${run#*:}; \
+	  if [ -n "$$level" ] && ! grep -q "$${level#base}" /proc/cpuinfo; then echo "no $$level here"; continue; fi; \
+	  echo "collector $${run%:*}, SIMD $${level:-best}"; \
+	  $(ENV) $${level:+BACKPROP_SIMD=$$level} BACKPROP_COLLECTOR=$${run%:*} BACKPROP_EVERY=401 \
+	    BACKPROP_MEMTEST=$(MEMTEST) LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) \
+	    ASAN_OPTIONS=log_path=$(BUILD)/report LSAN_OPTIONS=exitcode=0 \
+	    $(BUSTED_HERE) --helper=spec/support/collector.lua --filter-out=P18 $(ARGS) || failed=1; \
+	done; \
+	for report in $$(grep -ls 'core\.so\|unknown module\|runtime error' $(BUILD)/report.*); do \
+	  cat $$report; failed=1; \
+	done; \
+	[ -z "$$failed" ]
+
+# Valgrind knows no AVX-512. OpenBLAS asks the processor, as valgrind describes it.
+SPECS ?= $(sort $(filter-out spec/memory_spec.lua spec/examples_spec.lua spec/readme_spec.lua spec/simd_spec.lua \
+  spec/tools_spec.lua,$(wildcard spec/*_spec.lua)))
+MEMCHECK := valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite --num-callers=20
+
+valgrind: PACKAGES += valgrind
+valgrind: deps
+	@$(MAKE) $(AGAIN) $(call own_build,valgrind) CFLAGS='-g -DBP_POOL_OFF' all
+	@$(MAKE) --no-print-directory $(call own_build,valgrind) valgrind-run
+
+# Busted takes one word for the interpreter.
+valgrind-run:
+	@printf '#!/bin/sh\nexec $(MEMCHECK) $(LUA) "$$@"\n' >$(BUILD)/lua.sh && chmod +x $(BUILD)/lua.sh
+	@$(ENV) BACKPROP_SIMD=avx2 $(BUSTED) --lua=$(BUILD)/lua.sh --cpath=./$(CORE:backprop/core.so=?.so) $(SPECS)
+
+# The host of examples/embed (four states on four threads) and the library in it, under ThreadSanitizer.
+TSAN := -g -O1 -fsanitize=thread
+tsan: deps
+	@$(MAKE) $(AGAIN) $(call own_build,tsan) CFLAGS='$(TSAN)' LDFLAGS='$(TSAN)' all
+	@$(MAKE) --no-print-directory -B -C examples/embed OUT=$(abspath build/tsan) CFLAGS='-std=c11 $(TSAN)' \
+	  LUA_INCDIR='$(LUA_INCDIR)' LUA_LIBS='$(LUA_LIBS)' BACKPROP_LIBS='$(abspath build/tsan/libbackprop.a) $(OPENBLAS)'
+	@cd examples/embed && TSAN_OPTIONS=halt_on_error=1 ../../build/tsan/host train.lua ../data/digits.csv
+
+# Lines of src/ that the specs and a bounded memtest run, into build/coverage; see spec/coverage.lua.
+coverage: deps
+	@$(MAKE) $(AGAIN) $(call own_build,coverage) CFLAGS='-O0 --coverage' LDFLAGS=--coverage all memtest-host
+	@find build/coverage -name '*.gcda' -delete
+	@$(MAKE) --no-print-directory $(call own_build,coverage) coverage-run
+
+coverage-run:
+	@$(ENV) BACKPROP_MEMTEST=$(MEMTEST) $(BUSTED_HERE) $(ARGS)
+	@for level in $(LEVELS); do $(ENV) BACKPROP_SIMD=$$level $(LUA) -e 'require "backprop"'; done
+	@$(ENV) $(LUA) spec/coverage.lua $(BUILD)
 
 # --- The benchmark ---------------------------------------------------------------------------------------------------
 

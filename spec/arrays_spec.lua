@@ -270,4 +270,11 @@ describe("printing and conversion", function()
     for _, bad in ipairs{ "f16", 1, {} } do raises("astype", v.astype, v, bad) end
     raises("astype", v.astype, v)
   end)
+
+  it("get reads an element of a vector by one position", function()
+    local v = bp.vector{ 5, 6 }
+    assert.equal(6, v:get(2))
+    raises("a vector takes one position", v.get, v, 1, 1)
+    raises("position 3 is out of range 1 to 2", v.get, v, 3)
+  end)
 end)

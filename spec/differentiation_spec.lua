@@ -468,6 +468,17 @@ describe("bp.constant and bp.value", function()
     end)(bp.vector{ 1, 2 })
   end)
 
+  it("tostring of a tracked value says so, and once stale that its call has ended", function()
+    local left
+    bp.grad(function(x)
+      left = x
+      assert.equal("tracked vector 2 f64 [1, 2]", tostring(x))
+      assert.equal("tracked 3.0", tostring(bp.sum(x)))
+      return bp.sum(x)
+    end)(bp.vector{ 1, 2 })
+    assert.equal("tracked value whose call has ended", tostring(left))
+  end)
+
   it("value of a plain value is that value", function()
     local v, t = bp.vector{ 1 }, { "a" }
     assert(rawequal(bp.value(v), v) and bp.value(2) == 2 and bp.value("s") == "s" and bp.value(nil) == nil)

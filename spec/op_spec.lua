@@ -391,6 +391,39 @@ describe("bp.nograd", function()
   end)
 end)
 
+describe("instances as results", function()
+  local Complex = {}
+  local function complex(a, b) return setmetatable({ a, b }, Complex) end
+  bp.instance(Complex, {
+    zero = function() return complex(0, 0) end,
+    one = function() return complex(1, 1) end,
+    add = function(c, d) return complex(c[1] + d[1], c[2] + d[2]) end,
+  })
+  local make = bp.op(function(a) return complex(a, 2 * a), function(g) return g[1] + 2 * g[2] end end)
+  local size = bp.op(function(c)
+    return c[1] ^ 2 + c[2] ^ 2, function(g) return complex(2 * g * c[1], 2 * g * c[2]) end
+  end)
+
+  it("pass their cotangents on, added where they are used twice", function()
+    same(30, bp.grad(function(a) return size(make(a)) end)(3)) -- 5 a^2
+    same(60, bp.grad(function(a)
+      local c = make(a)
+      return size(c) + size(c)
+    end)(3))
+  end)
+
+  it("are seeded with their class's one, or with a cotangent", function()
+    local value, g = bp.value_and_grad(make)(3)
+    assert(getmetatable(value) == Complex and value[1] == 3 and value[2] == 6 and g == 3)
+    local _, pullback <close> = bp.vjp(make, 3)
+    same(5, (pullback(complex(1, 2))))
+    bp.grad(function(a)
+      assert.equal("tracked instance", tostring(make(a)))
+      return a
+    end)(1)
+  end)
+end)
+
 describe("bp.iso", function()
   local Pair = bp.record("Pair", "first", "second")
   local pair = bp.iso(
@@ -426,6 +459,10 @@ describe("bp.iso", function()
       local s = swap(l)
       return s[1] * s[2]
     end)({ 3, 4 }))
+    same({ { 2, 2 }, { 1, 1 } }, bp.grad(function(l)
+      local s = swap(l)
+      return bp.sum(s[1]) + 2 * bp.sum(s[2])
+    end)({ x12, x12 }))
     close(x12, swap{ 1, x12 }[1])
   end)
 

@@ -118,6 +118,7 @@ local function along(evaluate, elements, direction, step)
   end
   local ran, value = pcall(evaluate)
   for k in pairs(direction) do elements[k].set(elements[k].start) end
+  if value == "not enough memory" then error(value, 0) end
   return ran and value or 0 / 0
 end
 

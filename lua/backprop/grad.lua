@@ -346,15 +346,15 @@ function grad.vjp(f, ...)
   return values[1], pullback, table.unpack(values, 2, values.n)
 end
 
--- Numbers can only be changed in the tables that hold them.
-local function descend_numbers(tape, name, decay, rate, params)
-  local count, done = 0, {}
+-- Numbers can only be changed in the tables that hold them: the list of holder, key, new value, ...
+local function plan_numbers(tape, name, decay, rate, params)
+  local count, done, stores = 0, {}, {}
   local function visit(holder, key)
     local parameter = holder[key]
     if kind(parameter) then
       count = count + 1
       local number = tape:descended(count, decay, rate)
-      if number then holder[key] = number end
+      if number then table.move({holder, key, number}, 1, 3, #stores + 1, stores) end
     elseif tree.is_branch(parameter) and not done[parameter] then
       done[parameter] = true
       local keys = tree.keys(parameter, name)
@@ -362,6 +362,7 @@ local function descend_numbers(tape, name, decay, rate, params)
     end
   end
   visit({params}, 1)
+  return stores
 end
 
 --- For optimisers: one step p = decay p - rate g on every parameter in place; returns f(params, ...). The products of
@@ -374,7 +375,7 @@ function grad.descend(name, f, decay, rate, params, ...)
   if instances then return nil end
   if count == 0 then raise_no_leaf(name, 1, params) end
   local value = sweep(tape, name, (f(copy, ...)), true)
-  if tape:descend(decay, rate) then descend_numbers(tape, name, decay, rate, params) end
+  if not tape:descend(decay, rate) then tape:descend(decay, rate, plan_numbers(tape, name, decay, rate, params)) end
   return value
 end
 

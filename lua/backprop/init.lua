@@ -83,7 +83,9 @@ end
 function bp.ops()
   local list = {}
   for i, row in ipairs(core.rows()) do
-    local make = load("local bp = ... return " .. (row.samples ~= "" and row.samples or "{}"), "=" .. row.name)
+    local text = "local bp = ... return " .. (row.samples ~= "" and row.samples or "{}")
+    local make, problem = load(text, "=" .. row.name)
+    if problem == "not enough memory" then error(problem, 0) end
     if not make then raise("bp.ops: the samples of %s are no Lua list", row.name) end
     row.samples = make(bp)
     list[i] = row

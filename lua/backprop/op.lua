@@ -276,6 +276,7 @@ end
 local function same_leaf(x, y)
   if rawequal(x, y) then return true end
   if kind(x) ~= kind(y) or kind(x) == nil then return false end
+  if tracked(x) or tracked(y) then return false end
   if kind(x) == "number" then return x == y or (x ~= x and y ~= y) end
   return core.storage_key(x) == core.storage_key(y)
 end

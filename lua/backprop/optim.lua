@@ -5,10 +5,13 @@ they share one state; windows that overlap in part are an error where an element
 have two states. Numbers are changed in the table that holds them. So are instances, which only sgd can step: the
 others need a square root of every element.
 
-A method is a function update(optimiser, state, parameter, gradient, kind) that returns the new value of a number and
-changes an array in place; `state` is a table of the parameter's own. Formulas: momentum, B. Polyak (1964), in the form
-v = mu v + g; Nesterov's as I. Sutskever and others (2013); Adam, D. Kingma and J. Ba (2015); AdamW, I. Loshchilov and
-F. Hutter (2019); RMSProp, T. Tieleman and G. Hinton (2012); AdaGrad, J. Duchi and others (2011).
+A method is a function update(optimiser, state, parameter, gradient, kind, plan) that changes nothing but says in the
+plan what is to be changed; it may raise. `state` is a table of the parameter's own. A plan is a list of the
+instructions of core.commit, which then makes the whole step: none of it can fail, also when memory runs out.
+
+Formulas: momentum, B. Polyak (1964), in the form v = mu v + g; Nesterov's as I. Sutskever and others (2013); Adam,
+D. Kingma and J. Ba (2015); AdamW, I. Loshchilov and F. Hutter (2019); RMSProp, T. Tieleman and G. Hinton (2012);
+AdaGrad, J. Duchi and others (2011).
 ]]
 
 local core = require "backprop.core"
@@ -42,10 +45,6 @@ local function each_leaf(holder, key, gradient, path, f)
       each_leaf(parameter, name, rawget(gradient, name), below, f)
     end
   end
-end
-
-local function scaled_copy(a, x)
-  return kind(x) == "number" and a * x or core.mul(x, a)
 end
 
 local function check_leaf(parameter, gradient, path)
@@ -114,6 +113,30 @@ local function parameters_of(params, grads)
   return list
 end
 
+-- Plans -----------------------------------------------------------------------------------------------------------
+
+local Plan = {}
+Plan.__index = Plan
+
+local function new_plan() return setmetatable({}, Plan) end
+
+function Plan:add(...)
+  local n = #self
+  for k = 1, select("#", ...) do self[n + k] = (select(k, ...)) end
+end
+
+-- holder[key] = value, where there is a value already.
+function Plan:set(holder, key, value) self:add("set", holder, key, value) end
+
+-- x = x + a y, where x is the parameter or, of a number, `number`.
+function Plan:step(a, y, x, sort)
+  if sort == "number" then
+    self:set(self.holder, self.key, x + a * y)
+  else
+    self:add("axpy", a, y, x)
+  end
+end
+
 -- The optimiser ---------------------------------------------------------------------------------------------------
 
 local Optimiser = {__name = "optimiser"}
@@ -166,26 +189,25 @@ end
 function Optimiser:step(params, grads)
   check_self(self)
   check_rate(self)
-  local list, instances = parameters_of(params, grads), {}
+  local plan = new_plan()
   if not is_plain_descent(self) then refuse_overlaps(params) end
-  for _, item in ipairs(list) do
+  for _, item in ipairs(parameters_of(params, grads)) do
     local class = tree.class_of(item.parameter)
+    plan.holder, plan.key = item.holder, item.key
     if class then
-      local value, velocity =
-        step_instance(self, class, state_of(self, item).velocity, item.parameter, item.gradient)
-      instances[item] = {value = value, velocity = velocity}
-    end
-  end
-  self.steps = self.steps + 1
-  for _, item in ipairs(list) do
-    local state, stepped = state_of(self, item), instances[item]
-    if stepped then
-      item.holder[item.key], state.velocity = stepped.value, stepped.velocity
+      local state = state_of(self, item)
+      local value, velocity = step_instance(self, class, state.velocity, item.parameter, item.gradient)
+      plan:set(item.holder, item.key, value)
+      if velocity then
+        state.velocity = state.velocity or false
+        plan:set(state, "velocity", velocity)
+      end
     else
-      local number = self.update(self, state, item.parameter, item.gradient, kind(item.parameter))
-      if number then item.holder[item.key] = number end
+      self.update(self, state_of(self, item), item.parameter, item.gradient, kind(item.parameter), plan)
     end
   end
+  plan:set(self, "steps", self.steps + 1)
+  core.commit(plan)
 end
 
 --- Gradient and update as one; returns the loss.
@@ -262,28 +284,21 @@ end
 
 local function zero_like(parameter) return tree.zero(parameter) end
 
--- x = x + a y, returning the new value of a number.
-local function add_scaled(a, y, x, sort)
-  if sort == "number" then return x + a * y end
-  core.axpy(a, y, x)
-end
-
-local function sgd_update(self, state, parameter, gradient, sort)
+local function sgd_update(self, state, parameter, gradient, sort, plan)
   gradient = decayed(self, parameter, gradient)
-  if self.momentum == 0 then return add_scaled(-self.lr, gradient, parameter, sort) end
-  local velocity = state.velocity
-  if velocity == nil then
-    velocity = scaled_copy(1, gradient)
-  elseif sort == "number" then
-    velocity = self.momentum * velocity + gradient
-  else
-    core.scale(self.momentum, velocity)
-    core.axpy(1, gradient, velocity)
+  if self.momentum == 0 then return plan:step(-self.lr, gradient, parameter, sort) end
+  state.velocity = state.velocity or zero_like(parameter)
+  local velocity, mu = state.velocity, self.momentum
+  if sort == "number" then
+    velocity = mu * velocity + gradient
+    plan:set(state, "velocity", velocity)
+    return plan:step(-self.lr, self.nesterov and gradient + mu * velocity or velocity, parameter, sort)
   end
-  state.velocity = velocity
-  if not self.nesterov then return add_scaled(-self.lr, velocity, parameter, sort) end
-  local stepped = add_scaled(-self.lr, gradient, parameter, sort)
-  return add_scaled(-self.lr * self.momentum, velocity, stepped or parameter, sort)
+  plan:add("scale", mu, velocity)
+  plan:add("axpy", 1, gradient, velocity)
+  if not self.nesterov then return plan:step(-self.lr, velocity, parameter, sort) end
+  plan:step(-self.lr, gradient, parameter, sort)
+  plan:step(-self.lr * mu, velocity, parameter, sort)
 end
 
 --- lr (0.01), momentum (0), nesterov (false), weight_decay (0, added to the gradient times the parameter).
@@ -295,20 +310,20 @@ function optim.sgd(options)
 end
 
 -- A number goes the way of an array of one element, so that there is one formula.
-local function adam_update(self, state, parameter, gradient, sort)
-  if sort == "number" then
-    local one = core.vector({parameter})
-    adam_update(self, state, one, core.vector({gradient}), "vector")
-    return one[1]
-  end
-  state.m = state.m or zero_like(parameter)
-  state.v = state.v or zero_like(parameter)
-  state.steps = (state.steps or 0) + 1
-  local correction1, correction2 = 1 - self.beta1 ^ state.steps, math.sqrt(1 - self.beta2 ^ state.steps)
+local function adam_update(self, state, parameter, gradient, sort, plan)
+  local x, g = parameter, gradient
+  if sort == "number" then x, g = core.vector({parameter}), core.vector({gradient}) end
+  state.m = state.m or zero_like(x)
+  state.v = state.v or zero_like(x)
+  state.steps = state.steps or 0
+  local steps = state.steps + 1
+  local correction1, correction2 = 1 - self.beta1 ^ steps, math.sqrt(1 - self.beta2 ^ steps)
   local decay, l2 = 1, self.weight_decay
   if self.decoupled then decay, l2 = 1 - self.lr * self.weight_decay, 0 end
-  core.adam(parameter, gradient, state.m, state.v, self.beta1, self.beta2, self.lr * correction2 / correction1,
+  plan:set(state, "steps", steps)
+  plan:add("adam", x, g, state.m, state.v, self.beta1, self.beta2, self.lr * correction2 / correction1,
     self.eps * correction2, decay, l2)
+  if sort == "number" then plan:add("take", plan.holder, plan.key, x) end
 end
 
 --- lr (0.001), beta1 (0.9), beta2 (0.999), eps (1e-8), weight_decay (0, added to the gradient times the parameter).
@@ -325,16 +340,16 @@ function optim.adamw(options)
 end
 
 -- x = x - lr g / (sqrt(average) + eps).
-local function divided_step(self, average, parameter, gradient, sort)
-  local step = gradient / (core.sqrt(average) + self.eps)
-  return add_scaled(-self.lr, step, parameter, sort)
+local function divided_step(self, average, parameter, gradient, sort, plan)
+  plan:step(-self.lr, gradient / (core.sqrt(average) + self.eps), parameter, sort)
 end
 
-local function rmsprop_update(self, state, parameter, gradient, sort)
+local function rmsprop_update(self, state, parameter, gradient, sort, plan)
   gradient = decayed(self, parameter, gradient)
-  local average = state.average or zero_like(parameter)
-  state.average = average * self.alpha + core.square(gradient) * (1 - self.alpha)
-  return divided_step(self, state.average, parameter, gradient, sort)
+  state.average = state.average or zero_like(parameter)
+  local average = state.average * self.alpha + core.square(gradient) * (1 - self.alpha)
+  plan:set(state, "average", average)
+  divided_step(self, average, parameter, gradient, sort, plan)
 end
 
 --- lr (0.01), alpha (0.99), eps (1e-8), weight_decay (0).
@@ -342,10 +357,12 @@ function optim.rmsprop(options)
   return new("rmsprop", options, {lr = 0.01, alpha = 0.99, eps = 1e-8, weight_decay = 0}, rmsprop_update)
 end
 
-local function adagrad_update(self, state, parameter, gradient, sort)
+local function adagrad_update(self, state, parameter, gradient, sort, plan)
   gradient = decayed(self, parameter, gradient)
-  state.sum = (state.sum or zero_like(parameter)) + core.square(gradient)
-  return divided_step(self, state.sum, parameter, gradient, sort)
+  state.sum = state.sum or zero_like(parameter)
+  local sum = state.sum + core.square(gradient)
+  plan:set(state, "sum", sum)
+  divided_step(self, sum, parameter, gradient, sort, plan)
 end
 
 --- lr (0.01), eps (1e-10), weight_decay (0).

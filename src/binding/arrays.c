@@ -397,8 +397,7 @@ static int release(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_handle *handle = bp_handle_at(L, s, 1);
   if (handle == NULL) return bp_raise(L, s, "bp.release: expected an array, got %s", bp_type_of(L, s, 1));
-  if (handle->array.buffer != NULL && handle->array.buffer->references == 1)
-    s->unreported -= (ptrdiff_t)handle->array.buffer->capacity;
+  if (handle->array.buffer != NULL && handle->array.buffer->references == 1) s->unreported -= bp_unseen(&handle->array);
   return collect(L);
 }
 

@@ -75,8 +75,11 @@ const char *bp_type_of(lua_State *L, bp_state *s, int index);
 int bp_argument_number(const char *name, int index);
 /* Raises if more arguments were given. */
 void bp_check_count(lua_State *L, bp_state *s, int most, const char *name);
-/* After the allocator refused: gives the pool back and collects. */
+/* After the allocator refused: gives the pool and the lists of tapes in no use back, and collects. */
 void bp_make_room(lua_State *L, bp_state *s) __attribute__((cold));
+
+/* Room for so many more values on the Lua stack; raises that memory has run out, or that the stack is full. */
+void bp_check_stack(lua_State *L, bp_state *s, int values, const char *name);
 
 /* Runs an expression that gives a bp_status, once more after making room, and raises what is left. */
 #define BP_TRY(L, s, expression)                                         \
@@ -106,6 +109,12 @@ void bp_hold(bp_state *s, bp_handle *handle, const bp_array *array);
 /* Pushes a handle that shares the array. */
 bp_handle *bp_push_shared(lua_State *L, bp_state *s, const bp_array *array, bool read_only);
 void bp_push_variable(lua_State *L, bp_state *s, bp_box *box, bp_index node);
+/* What the collector does not see of an array that a handle brings: the block, and twice the handle, which its finalizer
+ * makes live for another cycle. Of small arrays the latter is most: with nothing for it, a collector in incremental mode
+ * falls behind without end. */
+static inline ptrdiff_t bp_unseen(const bp_array *array) {
+  return (ptrdiff_t)(array->buffer->block_size + 2 * sizeof(bp_handle));
+}
 /* Tells the collector of bytes it cannot see, if they are many. May run finalizers. */
 void bp_report(lua_State *L, bp_state *s);
 

@@ -84,7 +84,7 @@ static void give(lua_State *L, bp_state *s, const bp_sweep_call *sweep, size_t i
   bool taken;
   BP_TRY(L, s, bp_sweep_give(tape, index, &gradient.array, take, &taken));
   if (!taken) return;
-  s->unreported -= (ptrdiff_t)handle->array.buffer->capacity;
+  s->unreported -= bp_unseen(&handle->array);
   bp_array_release(&s->cx, &handle->array);
   handle->array.rank = 0;
   handle->given = true;
@@ -232,7 +232,7 @@ static int take_flat(lua_State *L) {
   bp_state *s = bp_state_of(L);
   const char *name = luaL_checkstring(L, 1);
   int count = lua_gettop(L) - 1;
-  luaL_checkstack(L, count + 8, name);
+  bp_check_stack(L, s, count + 8, name);
   lua_createtable(L, count, 0);
   lua_createtable(L, count, 0);
   for (int k = 1; k <= count; k++) {

@@ -37,10 +37,27 @@ void bp_raise_status(lua_State *L, bp_state *s, bp_status status) {
   }
 }
 
-void bp_make_room(lua_State *L, bp_state *s) {
+/* What is kept only because it may be of use again. */
+static void give_back(bp_state *s) {
   bp_pool_drop(&s->cx);
+  for (bp_box *box = s->free_box; box != NULL; box = box->next_free)
+    if (box->tape.cx != NULL) bp_tape_destroy(&box->tape);
+}
+
+void bp_make_room(lua_State *L, bp_state *s) {
+  give_back(s);
   lua_gc(L, LUA_GCCOLLECT);
-  bp_pool_drop(&s->cx); /* what the collector has freed just now */
+  give_back(s); /* what the collector has freed just now */
+}
+
+/* Lua says only that there is no room: of a stack of a million values it is full, else memory has run out. */
+void bp_check_stack(lua_State *L, bp_state *s, int values, const char *name) {
+  const int nearly_full = 900000;
+  if (lua_checkstack(L, values)) return;
+  bp_make_room(L, s);
+  if (lua_checkstack(L, values)) return;
+  if (lua_gettop(L) > nearly_full) bp_raise(L, s, "%s: stack overflow", name);
+  bp_raise_status(L, s, BP_NOMEM);
 }
 
 int bp_argument_number(const char *name, int index) {

@@ -87,7 +87,7 @@ void bp_report(lua_State *L, bp_state *s) {
 
 void bp_hold(bp_state *s, bp_handle *handle, const bp_array *array) {
   handle->array = *array;
-  if (array->buffer->references == 1) s->unreported += (ptrdiff_t)array->buffer->capacity;
+  if (array->buffer->references == 1) s->unreported += bp_unseen(array);
 }
 
 bp_handle *bp_push_new(lua_State *L, bp_state *s, bp_array shape) {

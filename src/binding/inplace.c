@@ -1,4 +1,6 @@
 /* In-place calls. Each one counts a version of the storage, so that a tape that needs the old values raises. */
+#include <string.h>
+
 #include "binding.h"
 
 static void touch(bp_array *x) {
@@ -37,15 +39,6 @@ static int axpy(lua_State *L) {
   bp_array source = without_overlap(L, s, &x->array, &y->array);
   bp_axpby(&s->cx, lua_tonumber(L, 1), &source, 1, &y->array);
   touch(&y->array);
-  return 0;
-}
-
-/* core.scale(a, x): x = a x. */
-static int scale(lua_State *L) {
-  bp_state *s = bp_state_of(L);
-  bp_handle *x = bp_check_writable(L, s, 2, "scale");
-  bp_axpby(&s->cx, luaL_checknumber(L, 1), &x->array, 0, &x->array);
-  touch(&x->array);
   return 0;
 }
 
@@ -93,19 +86,100 @@ static int set(lua_State *L) {
   return 0;
 }
 
-/* core.adam(x, g, m, v, beta1, beta2, rate, epsilon, decay, l2): one step, in place in x, m and v. */
-static int adam(lua_State *L) {
+/* ---- optimisers' steps ------------------------------------------------------------------------------------------- */
+
+/* One instruction of a step, without its operands: how many values it takes, its name among them. */
+typedef enum instruction { SET, TAKE, AXPY, SCALE, ADAM, INSTRUCTIONS } instruction;
+
+static const struct {
+  const char *name;
+  int values;
+} instructions[INSTRUCTIONS] = {
+    [SET] = {"set", 4}, [TAKE] = {"take", 4}, [AXPY] = {"axpy", 4}, [SCALE] = {"scale", 3}, [ADAM] = {"adam", 11}};
+
+static instruction instruction_at(lua_State *L, int index) {
+  const char *name = luaL_checkstring(L, index);
+  int found = 0;
+  while (found < INSTRUCTIONS && strcmp(instructions[found].name, name) != 0) found++;
+  return (instruction)found;
+}
+
+/* Runs the instruction whose values stand on the stack from index 2 on, or only sees that it cannot fail. */
+static void run_instruction(lua_State *L, bp_state *s, bool checking) {
+  const int first = 2;
+  switch (instruction_at(L, first)) {
+  case SET:
+  case TAKE:
+    if (checking) {
+      bool array = instruction_at(L, first) == TAKE;
+      luaL_checktype(L, first + 1, LUA_TTABLE);
+      if (array) bp_check_array(L, s, first + 3, "bp.optim");
+      lua_pushvalue(L, first + 2);
+      if (lua_rawget(L, first + 1) == LUA_TNIL) bp_raise(L, s, "bp.optim: there is nothing to be set");
+      return; /* a key that is there takes no memory */
+    }
+    if (instruction_at(L, first) == TAKE) {
+      lua_pushnumber(L, bp_load(&bp_handle_at(L, s, first + 3)->array, 0, 0));
+      lua_replace(L, first + 3);
+    }
+    lua_settop(L, first + 3);
+    lua_rawset(L, first + 1);
+    return;
+  case AXPY: {
+    double a = luaL_checknumber(L, first + 1);
+    const bp_handle *x = bp_check_array(L, s, first + 2, "bp.optim");
+    bp_handle *y = bp_check_writable(L, s, first + 3, "bp.optim");
+    check_like(L, s, &x->array, &y->array, "bp.optim");
+    if (checking) return;
+    bp_axpby(&s->cx, a, &x->array, 1, &y->array);
+    touch(&y->array);
+    return;
+  }
+  case SCALE: {
+    double a = luaL_checknumber(L, first + 1);
+    bp_handle *x = bp_check_writable(L, s, first + 2, "bp.optim");
+    if (checking) return;
+    bp_axpby(&s->cx, a, &x->array, 0, &x->array);
+    touch(&x->array);
+    return;
+  }
+  case ADAM: {
+    bp_handle *x = bp_check_writable(L, s, first + 1, "bp.optim"), *m = bp_check_writable(L, s, first + 3, "bp.optim");
+    bp_handle *v = bp_check_writable(L, s, first + 4, "bp.optim");
+    const bp_handle *g = bp_check_array(L, s, first + 2, "bp.optim");
+    check_like(L, s, &x->array, &g->array, "bp.optim");
+    check_like(L, s, &x->array, &m->array, "bp.optim");
+    check_like(L, s, &x->array, &v->array, "bp.optim");
+    bp_adam step = {luaL_checknumber(L, first + 5), luaL_checknumber(L, first + 6), luaL_checknumber(L, first + 7),
+                    luaL_checknumber(L, first + 8), luaL_checknumber(L, first + 9), luaL_checknumber(L, first + 10)};
+    if (checking) return;
+    bp_adam_step(&s->cx, &x->array, &g->array, &m->array, &v->array, &step);
+    touch(&x->array);
+    return;
+  }
+  default: bp_raise(L, s, "bp.optim: there is no instruction '%s'", lua_tostring(L, first));
+  }
+}
+
+/* core.commit(list): a whole step of an optimiser, or an error and nothing at all. The list holds one instruction after
+ * another: "set", t, key, value; "take", t, key, array (its first element); "axpy", a, x, y; "scale", a, x; "adam", x, g,
+ * m, v, beta1, beta2, rate, epsilon, decay, l2. All are checked before the first is run, and running them asks for no
+ * memory. */
+static int commit(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  bp_handle *x = bp_check_writable(L, s, 1, "bp.optim"), *m = bp_check_writable(L, s, 3, "bp.optim");
-  bp_handle *v = bp_check_writable(L, s, 4, "bp.optim");
-  const bp_handle *g = bp_check_array(L, s, 2, "bp.optim");
-  check_like(L, s, &x->array, &g->array, "bp.optim");
-  check_like(L, s, &x->array, &m->array, "bp.optim");
-  check_like(L, s, &x->array, &v->array, "bp.optim");
-  bp_adam step = {luaL_checknumber(L, 5), luaL_checknumber(L, 6), luaL_checknumber(L, 7),
-                  luaL_checknumber(L, 8), luaL_checknumber(L, 9), luaL_checknumber(L, 10)};
-  bp_adam_step(&s->cx, &x->array, &g->array, &m->array, &v->array, &step);
-  touch(&x->array);
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_Integer count = (lua_Integer)lua_rawlen(L, 1);
+  luaL_checkstack(L, 16, "bp.optim");
+  for (int checking = 1; checking >= 0; checking--) {
+    for (lua_Integer k = 1, values; k <= count; k += values) {
+      lua_settop(L, 1);
+      lua_rawgeti(L, 1, k);
+      instruction next = instruction_at(L, 2);
+      values = next == INSTRUCTIONS ? 1 : instructions[next].values;
+      for (lua_Integer i = 1; i < values; i++) lua_rawgeti(L, 1, k + i);
+      run_instruction(L, s, checking != 0);
+    }
+  }
   return 0;
 }
 
@@ -134,7 +208,7 @@ static int overlap(lua_State *L) {
 
 void bp_open_inplace(lua_State *L, bp_state *s) {
   static const luaL_Reg functions[] = {
-      {"axpy", axpy},       {"scale", scale}, {"adam", adam}, {"storage_key", storage_key}, {"buffer_key", buffer_key},
+      {"axpy", axpy},       {"commit", commit}, {"storage_key", storage_key}, {"buffer_key", buffer_key},
       {"overlap", overlap}, {NULL, NULL}};
   static const luaL_Reg methods[] = {{"copy", copy}, {"fill", fill}, {"set", set}, {NULL, NULL}};
   bp_set_functions(L, s, functions);

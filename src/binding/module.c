@@ -149,7 +149,25 @@ static int finish_kept(lua_State *L, int status, lua_KContext context) {
   return lua_gettop(L);
 }
 
+/* Calls itself so many levels down. */
+static int descend_calls(lua_State *L) {
+  lua_Integer levels = lua_tointeger(L, 1);
+  if (levels == 0) return 0;
+  lua_pushcfunction(L, descend_calls);
+  lua_pushinteger(L, levels - 1);
+  lua_call(L, 1, 0);
+  return 0;
+}
+
+/* Lua allocates what a call needs when a depth is reached for the first time. A finalizer that cannot be called for want
+ * of it is lost, and with it the bytes of an array: so the depth of the function, of what it calls and of their
+ * finalizers is reached before, while there is nothing to lose. */
 static int call_kept(lua_State *L) {
+  const int values = 6 * LUA_MINSTACK, levels = 5;
+  bp_check_stack(L, lua_touserdata(L, lua_upvalueindex(2)), values, "backprop");
+  lua_pushcfunction(L, descend_calls);
+  lua_pushinteger(L, levels);
+  lua_call(L, 1, 0);
   lua_pushvalue(L, lua_upvalueindex(1));
   lua_insert(L, 1);
   lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, finish_kept);
@@ -160,7 +178,8 @@ static int call_kept(lua_State *L) {
  * could not name it. For functions that call nothing of the user's, whose recursion would use up the C stack. */
 static int keep_line(lua_State *L) {
   lua_settop(L, 1);
-  lua_pushcclosure(L, call_kept, 1);
+  lua_pushlightuserdata(L, bp_state_of(L));
+  lua_pushcclosure(L, call_kept, 2);
   return 1;
 }
 
@@ -214,6 +233,12 @@ static int timing(lua_State *L) {
   bp_state *s = bp_state_of(L);
   if (lua_isnoneornil(L, 1)) return lua_pushboolean(L, s->cx.timing), 1;
   s->cx.timing = lua_toboolean(L, 1);
+  return 0;
+}
+
+/* core.make_room(): what happens when memory runs out. */
+static int make_room(lua_State *L) {
+  bp_make_room(L, bp_state_of(L));
   return 0;
 }
 
@@ -327,6 +352,7 @@ __attribute__((visibility("default"))) int luaopen_backprop_core(lua_State *L) {
                                        {"simd", simd},
                                        {"check_finite", check_finite},
                                        {"timing", timing},
+                                       {"make_room", make_room},
                                        {"clock", read_clock},
                                        {"set_functions", set_callbacks},
                                        {"claim_sources", claim_sources},

@@ -412,32 +412,38 @@ static int deliver(lua_State *L) {
   return 1;
 }
 
-/* tape:descend(decay, rate): leaf = decay * leaf - rate * gradient, in place, for every array; nothing has changed if it
- * fails. The last leaf goes first: its layer was the first in the sweep, so that it is still in the cache. Returns whether
- * there are numbers, too, which only the caller can change. */
-static int descend(lua_State *L) {
-  bp_state *s = bp_state_of(L);
-  bp_box *box = bp_check_tape(L, s);
-  double decay = luaL_checknumber(L, 2), rate = luaL_checknumber(L, 3);
-  bool numbers = false;
-  BP_TRY(L, s, bp_update_prepare(&box->tape));
-  for (bp_index leaf = box->tape.leaf_count; leaf-- > 0;) {
-    if (box->tape.nodes[leaf].value.rank != 0)
-      bp_update_leaf(&box->tape, leaf, decay, rate);
-    else
-      numbers = true;
-  }
-  lua_pushboolean(L, numbers);
-  return 1;
-}
-
-/* tape:descended(i, decay, rate): what a step makes of the i-th leaf, a number. */
+/* tape:descended(i, decay, rate): what a step makes of the i-th leaf, if that is a number. */
 static int descended(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_box *box = bp_check_tape(L, s);
   bp_index leaf = check_leaf(L, s, box);
   if (box->tape.nodes[leaf].value.rank != 0) return 0;
   lua_pushnumber(L, bp_updated_number(&box->tape, leaf, luaL_checknumber(L, 3), luaL_checknumber(L, 4)));
+  return 1;
+}
+
+/* tape:descend(decay, rate [, stores]): leaf = decay * leaf - rate * gradient, in place, for every array, and what the list
+ * `stores` says of numbers: a table, a key that is in it, a value; and so on. One call for all, so that it happens as a
+ * whole or, when memory runs out, not at all: nothing after the preparation asks for any. Without `stores` nothing is
+ * done where there are numbers, and false is returned. The last leaf goes first: its layer was the first in the sweep, so
+ * that it is still in the cache. */
+static int descend(lua_State *L) {
+  bp_state *s = bp_state_of(L);
+  bp_box *box = bp_check_tape(L, s);
+  double decay = luaL_checknumber(L, 2), rate = luaL_checknumber(L, 3);
+  lua_settop(L, 4);
+  lua_Integer stores = lua_istable(L, 4) ? (lua_Integer)lua_rawlen(L, 4) : 0;
+  for (bp_index leaf = 0; lua_isnil(L, 4) && leaf < box->tape.leaf_count; leaf++)
+    if (box->tape.nodes[leaf].value.rank == 0) return lua_pushboolean(L, false), 1;
+  BP_TRY(L, s, bp_update_prepare(&box->tape));
+  for (bp_index leaf = box->tape.leaf_count; leaf-- > 0;)
+    if (box->tape.nodes[leaf].value.rank != 0) bp_update_leaf(&box->tape, leaf, decay, rate);
+  for (lua_Integer k = 1; k + 2 <= stores; k += 3) {
+    for (lua_Integer i = 0; i < 3; i++) lua_rawgeti(L, 4, k + i);
+    lua_rawset(L, -3);
+    lua_settop(L, 4);
+  }
+  lua_pushboolean(L, true);
   return 1;
 }
 

@@ -193,8 +193,11 @@ void bp_push_value(lua_State *L, bp_state *s, const char *name) {
   } else if (node->value.rank == 0) {
     lua_pushnumber(L, node->number);
   } else {
-    bp_array shared = node->value;
-    bp_push_shared(L, s, &shared, true);
+    /* The new handle may make the collector close the tape of a pullback that was dropped: look again after it. */
+    bp_handle *handle = bp_push_handle(L, s);
+    handle->array = look_at(L, s, index, name)->value;
+    handle->read_only = true;
+    bp_buffer_retain(handle->array.buffer);
   }
 }
 

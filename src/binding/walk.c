@@ -40,7 +40,7 @@ static bp_sort classify(bp_walk *w, int index) {
 /* Pushes a function of the Lua side, the public name and the list of the first `length` keys from the root. */
 static void push_place(bp_walk *w, const char *function, int length) {
   lua_State *L = w->L;
-  luaL_checkstack(L, 8, w->name);
+  bp_check_stack(L, w->s, 8, w->name);
   lua_rawgeti(L, LUA_REGISTRYINDEX, w->s->functions);
   lua_getfield(L, -1, function);
   lua_remove(L, -2);
@@ -125,7 +125,7 @@ static void enter(bp_walk *w) {
     w->again = true;
     return;
   }
-  luaL_checkstack(L, 2 * FRAME + 10, w->name);
+  bp_check_stack(L, w->s, 2 * FRAME + 10, w->name);
   bp_frame *f = add_frame(w);
   int base = base_of(w);
   bool record = lua_istable(L, base + INFO);

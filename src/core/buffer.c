@@ -6,6 +6,13 @@
 
 _Static_assert(sizeof(bp_buffer) <= BP_ALIGNMENT, "the header of a buffer must fit before its aligned data");
 
+/* For memory checkers: a buffer is gone when it is freed, so that its use afterwards shows. */
+#ifdef BP_POOL_OFF
+enum { POOLED = false };
+#else
+enum { POOLED = true };
+#endif
+
 /* Four classes to each power of two from 64 bytes up: at most a quarter of a block is lost. */
 static size_t class_of(size_t bytes, size_t *capacity) {
   if (bytes < 64) bytes = 64;
@@ -107,7 +114,7 @@ void bp_buffer_release(bp_context *cx, bp_buffer *buffer) {
   }
   if (buffer->references > 0) return;
   cx->stats.bytes_live -= buffer->capacity;
-  if (cx->closed) {
+  if (cx->closed || !POOLED) {
     give_back(cx, buffer);
     return;
   }

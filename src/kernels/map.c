@@ -293,8 +293,16 @@ void bp_contribute_number(bp_context *cx, double value, const bp_gradient *d) {
   bp_contribute(cx, 1, &number, d);
 }
 
+/* The adjoint of the first operand of a sum. The operand itself stands for its shape only, but is read: what stands in
+ * the destination may never have been written, so it is a part of g that has the same shape. */
 void bp_contribute_summed(bp_context *cx, const bp_array *g, const bp_gradient *d) {
-  bp_map_binary_adjoint(cx, BP_LOOP(add), 0, g, &d->to, g, g, d);
+  double zero = 0;
+  bp_array operand = *g;
+  if (d->to.rank == 0)
+    operand = bp_number_at(&zero);
+  else if (d->to.rank < g->rank)
+    operand = bp_window_row(g, 0);
+  bp_map_binary_adjoint(cx, BP_LOOP(add), 0, g, &operand, g, g, d);
 }
 
 void bp_contribute_converted(bp_context *cx, const bp_array *x, const bp_gradient *d) {

@@ -13,6 +13,7 @@ local GZIP = "\x1f\x8b"
 local function unpack_gzip(name, path, packed)
   local found, zlib = pcall(require, "zlib")
   if not found then
+    if zlib:find("not enough memory", 1, true) then error("not enough memory", 0) end
     core.raise("%s: %s is compressed: gunzip it, or install lua-zlib (luarocks install lua-zlib, or on Debian "
       .. "apt-get install lua-zlib)", name, path)
   end
@@ -20,6 +21,7 @@ local function unpack_gzip(name, path, packed)
   repeat
     -- The last value counts the bytes that were read.
     local fine, part, complete, taken = pcall(zlib.inflate(), position == 1 and packed or packed:sub(position))
+    if part == "not enough memory" then error(part, 0) end
     if not fine then core.raise("%s: %s: broken gzip data (%s)", name, path, part) end
     if not complete then
       core.raise("%s: %s: truncated gzip data: it breaks off at byte %d", name, path, #packed)

@@ -1,0 +1,82 @@
+-- Memory: P17 (bytes in use return to where they were, after success, an error, and a refused allocation) and P18 (long
+-- runs in bounded memory that never call the collector). Both are bounded here; `make memtest` refuses every allocation
+-- and takes all of P18's 100,000 steps.
+--
+-- BACKPROP_MEMTEST names the host that refuses allocations (spec/memtest/host.c; the Makefile builds it), without
+-- which that test is pending. BACKPROP_EVERY: it refuses every so many-th. BACKPROP_STEPS: the steps of P18.
+
+package.path = "./spec/?.lua;" .. package.path
+local bp = require "backprop"
+local help = require "support.helpers"
+
+local network = require "support.long_run".network
+
+describe("P17: bytes in use return", function()
+  local net, loss = network(1)
+  local x, object = bp.vector{ 1, -1 }, {}
+  local breaks = bp.op(function(v) return v * 2 end, function() error(object) end)
+  local function raise() error(object) end
+  local calls = {
+    ["a gradient"] = function() bp.grad(loss)(net, x, 1) end,
+    ["a pullback that was closed"] = function()
+      local _, pullback = bp.vjp(loss, net, x, 1)
+      pullback()
+      pullback:close()
+    end,
+    ["a pullback that was dropped"] = function() bp.vjp(loss, net, x, 1) end,
+    ["a step"] = function() bp.optim.adam{}:minimize(loss, help.clone(net), x, 2) end,
+    ["an error while recording"] = function()
+      assert(not pcall(bp.grad(function(n) return raise(loss(n, x, 1)) end), net))
+    end,
+    ["an error in the sweep"] = function()
+      assert(not pcall(bp.grad(function(v) return bp.sum(breaks(v * v)) end), x))
+    end,
+    ["a wrong shape"] = function()
+      assert(not pcall(bp.grad(function(n) return bp.matmul(n.out.w, loss(n, x, 1) * x) end), net))
+    end,
+    ["a coroutine dropped while it records"] = function()
+      coroutine.wrap(function()
+        bp.grad(function(n) return coroutine.yield(loss(n, x, 1)) end)(net)
+      end)()
+    end,
+  }
+  for name, call in pairs(calls) do
+    it("P17: after " .. name, function()
+      local before = help.live()
+      for _ = 1, 3 do call() end
+      assert.equal(before, help.live())
+    end)
+  end
+
+  it("P17: after an allocation was refused, whichever", function()
+    local host = os.getenv "BACKPROP_MEMTEST"
+    if not host then pending "BACKPROP_MEMTEST is not set (make test)" end
+    local pipe = io.popen(("%s --every %d 2>&1"):format(host, tonumber(os.getenv "BACKPROP_EVERY") or 41))
+    local text = pipe:read "a"
+    assert(pipe:close(), text)
+    local refused, failed = text:match "(%d+) requests refused: (%d+) memory errors"
+    assert(tonumber(refused) > 0 and tonumber(failed) > 0, text)
+  end)
+end)
+
+-- Each in a process of its own, with a small heap, so that growth shows after a few thousand steps.
+describe("P18: memory stays bounded over many steps without collectgarbage,", function()
+  local steps = tonumber(os.getenv "BACKPROP_STEPS") or 3000
+  local lua = os.getenv "LUA" or "lua5.4"
+
+  local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+
+  for _, mode in ipairs{ "incremental", "generational" } do
+    for _, name in ipairs(require "support.long_run".names) do
+      it(("P18: %s, %s"):format(name, mode), function()
+        local script = ("package.path, package.cpath = %q, %q; require 'support.long_run'.run(%q, %q, %d)"):format(
+          package.path, package.cpath, name, mode, steps)
+        local pipe = io.popen(("%s -e %s 2>&1"):format(lua, quote(script)))
+        local text = pipe:read "a"
+        assert(pipe:close(), text)
+        local early, late = text:match "^(%d+) (%d+)\n$"
+        assert(tonumber(late) < early + 3e6, ("%s bytes in the first fifth, later up to %s"):format(early, late))
+      end)
+    end
+  end
+end)
