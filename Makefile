@@ -5,6 +5,7 @@
 #   make demo          trains the digit classifier              make lint      luacheck and clang-format, silent when clean
 #   make test          runs the specs; MNIST=DIR, ARGS=...      make doc       the reference into build/doc
 #   make bench         the benchmark table; ARGS=...            V=1            shows the commands
+#   make bench-math    the element-wise functions beside libm, libmvec and SLEEF; ARGS="POINTS NAME..."; x86-64 only
 #
 # What it keeps: every loop file is compiled once for each dtype and SIMD level, everything else once and for the
 # oldest processor. No object and no link ever sees -ffast-math (design section 4). All objects go to build/, and are
@@ -25,7 +26,7 @@ Q := $(if $(V),,@)
 say = @$(if $(V),:,printf '  %-6s %s\n' $(1) '$(2)')
 AGAIN = --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
 
-.PHONY: all deps demo test baseline bench lint doc install clean force
+.PHONY: all deps demo test baseline bench mathematics bench-math lint doc install clean force
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .DEFAULT_GOAL := all
@@ -134,9 +135,36 @@ bench: deps
 	@$(MAKE) $(AGAIN) baseline
 	@$(ENV) $(LUA) bench/mnist.lua $(ARGS)
 
+# The element-wise mathematics of each provider, once for each dtype and level, beside the loops of the module.
+MATHEMATICS := $(BUILD)/bench/mathematics/mathematics
+CANDIDATES :=
+
+# $(1) provider, $(2) dtype, $(3) 1 for f32, $(4) level
+define candidate_rule
+CANDIDATES += $(BUILD)/bench/mathematics/$(1)_$(2)_$(4).o
+$(BUILD)/bench/mathematics/$(1)_$(2)_$(4).o: $(addprefix bench/mathematics/,candidates.c candidates.h) $(BUILD)/flags
+	@mkdir -p $$(@D)
+	$(Q)$$(CC) $$(LOOP_CFLAGS) $$(USER_CFLAGS) -DPROVIDER=$(1) -DPROVIDER_$(1) -DBP_DTYPE_F32=$(3) -DBP_LEVEL=$(4) \
+	  $$(FLAGS_$(4)) -c -o $$@ $$<
+endef
+$(foreach provider,libm libmvec sleef,$(foreach level,avx2 avx512,\
+  $(eval $(call candidate_rule,$(provider),f64,0,$(level)))$(eval $(call candidate_rule,$(provider),f32,1,$(level)))))
+
+$(MATHEMATICS): bench/mathematics/mathematics.c $(CANDIDATES) $(filter $(BUILD)/kernels/loops/%,$(OBJECTS))
+	$(call say,LINK,$@)
+	$(Q)$(CC) -std=gnu11 -O2 $(WARNINGS) $(USER_CFLAGS) -o $@ $^ $(LDFLAGS) -lsleef -lm
+
+mathematics: $(MATHEMATICS)
+	@:
+
+bench-math: deps
+	@$(MAKE) $(AGAIN) mathematics
+	@$(MATHEMATICS) $(ARGS)
+
 # --- Installing ------------------------------------------------------------------------------------------------------
 
 PACKAGES := lua5.4 liblua5.4-dev libopenblas-dev lua-busted lua-zlib luarocks lua-check lua-ldoc clang-format pkg-config
+bench-math: PACKAGES += libsleef-dev
 
 # Quick and without the network where all is there.
 deps:

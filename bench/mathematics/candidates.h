@@ -33,10 +33,10 @@ typedef struct candidates {
 } candidates;
 
 #define LEVELS_OF(X, provider, dtype) X(provider, dtype, avx2) X(provider, dtype, avx512)
-#define ALL_CANDIDATES(X)                                                                                \
-  LEVELS_OF(X, libm, f64)                                                                                \
-  LEVELS_OF(X, libm, f32) LEVELS_OF(X, libmvec, f64) LEVELS_OF(X, libmvec, f32) LEVELS_OF(X, sleef, f64) \
-      LEVELS_OF(X, sleef, f32)
+#define ALL_CANDIDATES(X) \
+  LEVELS_OF(X, libm, f64) \
+  LEVELS_OF(X, libm, f32) \
+  LEVELS_OF(X, libmvec, f64) LEVELS_OF(X, libmvec, f32) LEVELS_OF(X, sleef, f64) LEVELS_OF(X, sleef, f32)
 
 #define DECLARE(provider, dtype, level) extern const candidates provider##_##dtype##_##level;
 ALL_CANDIDATES(DECLARE)

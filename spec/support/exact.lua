@@ -2,9 +2,9 @@
 -- Dekker, 1971), Taylor series, Newton's method. Written for clarity, not for speed; Lua's own math functions only give
 -- first guesses.
 --
--- exact.exp(x) and the others return high, low, k: the value is (high + low) 2^k. exact.ulps(y, format, high, low, k) is
--- how far y lies from it in units in the last place. Arguments are finite and inside the domain; those of sin, cos and
--- tan are up to 2^20.
+-- exact.exp(x) and the others return high, low, k: the value is (high + low) 2^k. exact.ulps(y, format, high, low, k)
+-- is how far y lies from it in units in the last place. Arguments are finite and inside the domain; those of sin, cos
+-- and tan are up to 2^20.
 
 local exact = {}
 
@@ -338,8 +338,8 @@ local function exponent(x)
   return e
 end
 
--- The format has `digits` bits; numbers of an exponent below `lowest` are subnormal, 2^highest is beyond the largest and
--- stands for all that is. A NaN gives NaN.
+-- The format has `digits` bits; numbers of an exponent below `lowest` are subnormal; 2^highest is beyond the largest
+-- and stands for all that is. A NaN gives NaN.
 function exact.ulps(y, format, high, low, k)
   if high == 0 then return y == 0 and 0 or math.huge end
   local e = exponent(high) + k
