@@ -10,6 +10,7 @@
 #   make memtest       every request for memory refused         make check     the specs under sanitizers
 #   make valgrind      the specs under memcheck                 make tsan      examples/embed under ThreadSanitizer
 #   make coverage      lines of src/ that the specs run         make annotations   the rows' part of lua/backprop/meta.lua
+#   make bench-math    the element-wise functions beside libm, libmvec and SLEEF; ARGS="POINTS NAME..."; x86-64 only
 #
 # What it keeps: every loop file is compiled once for each dtype and SIMD level, everything else once and for the
 # oldest processor. No object and no link ever sees -ffast-math (design section 4). All objects go to build/, and are
@@ -35,7 +36,7 @@ say = @$(if $(V),:,printf '  %-6s %s\n' $(1) '$(2)')
 AGAIN = --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
 
 .PHONY: all module deps demo test memtest memtest-host check check-runs valgrind valgrind-run tsan coverage coverage-run
-.PHONY: baseline bench lint doc annotations install install-module clean force
+.PHONY: baseline bench mathematics bench-math lint doc annotations install install-module clean force
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .DEFAULT_GOAL := all
@@ -302,9 +303,36 @@ bench: deps
 	@$(ENV) $(LUA) bench/chart.lua --results $(RESULTS)
 	@$(ENV) $(LUA) bench/bars.lua --results $(RESULTS)
 
+# The element-wise mathematics of each provider, once for each dtype and level, beside the loops of the module.
+MATHEMATICS := $(BUILD)/bench/mathematics/mathematics
+CANDIDATES :=
+
+# $(1) provider, $(2) dtype, $(3) 1 for f32, $(4) level
+define candidate_rule
+CANDIDATES += $(BUILD)/bench/mathematics/$(1)_$(2)_$(4).o
+$(BUILD)/bench/mathematics/$(1)_$(2)_$(4).o: $(addprefix bench/mathematics/,candidates.c candidates.h) $(BUILD)/flags
+	@mkdir -p $$(@D)
+	$(Q)$$(CC) $$(LOOP_CFLAGS) $$(USER_CFLAGS) -DPROVIDER=$(1) -DPROVIDER_$(1) -DBP_DTYPE_F32=$(3) -DBP_LEVEL=$(4) \
+	  $$(FLAGS_$(4)) -c -o $$@ $$<
+endef
+$(foreach provider,libm libmvec sleef,$(foreach level,avx2 avx512,\
+  $(eval $(call candidate_rule,$(provider),f64,0,$(level)))$(eval $(call candidate_rule,$(provider),f32,1,$(level)))))
+
+$(MATHEMATICS): bench/mathematics/mathematics.c $(CANDIDATES) $(filter $(BUILD)/kernels/loops/%,$(OBJECTS))
+	$(call say,LINK,$@)
+	$(Q)$(CC) -std=gnu11 -O2 $(WARNINGS) $(USER_CFLAGS) -o $@ $^ $(LDFLAGS) -lsleef -lm
+
+mathematics: $(MATHEMATICS)
+	@:
+
+bench-math: deps
+	@$(MAKE) $(AGAIN) mathematics
+	@$(MATHEMATICS) $(ARGS)
+
 # --- Installing ------------------------------------------------------------------------------------------------------
 
 PACKAGES := lua5.4 liblua5.4-dev libopenblas-dev lua-busted lua-zlib luarocks lua-check lua-ldoc clang-format pkg-config
+bench-math: PACKAGES += libsleef-dev
 
 # Quick and without the network where all is there.
 deps:

@@ -104,6 +104,53 @@ describe("SIMD levels:", function()
         end
       end)
 
+      -- Short rows go in tiles, long ones alone; a row that is not finite leaves its neighbours as they are.
+      it(("softmax of batches, %s, %s"):format(level, dtype), function()
+        core.simd(level)
+        for _, size in ipairs{ { 1, 10 }, { 2, 1 }, { 5, 10 }, { 33, 3 }, { 64, 10 }, { 35, 64 }, { 3, 65 },
+          { 300, 2 } } do
+          local rows, cols = table.unpack(size)
+          local x = help.random_like(bp.zeros(rows, cols, dtype), rows, -5, 5)
+          local target = help.random_like(bp.zeros(rows, cols, dtype), cols, 0, 1)
+          local lists, targets, classes = x:totable(), target:totable(), {}
+          for i = 1, rows do classes[i] = (i * 7) % cols + 1 end
+          local p, weight = each(lists, reference.softmax), each(targets, reference.sum)
+          local what = ("%dx%d"):format(rows, cols)
+          close(p, bp.softmax(x), tolerance, what)
+          close(each(lists, reference.log_softmax), bp.log_softmax((help.window(x))), tolerance, what)
+          local function loss(y, t) return bp.softmax_cross_entropy(y, t) end
+          local value, g = bp.value_and_grad(loss)((help.window(x)), target)
+          local losses = each(lists, function(list, i) return reference.cross_entropy(list, targets[i]) end)
+          close(reference.sum(losses) / rows, value, tolerance * 10, what)
+          close(each(p, function(row, i)
+            return each(row, function(s, j) return (weight[i] * s - targets[i][j]) / rows end)
+          end), g, tolerance, what)
+          value, g = bp.value_and_grad(loss)(x, classes)
+          losses = each(lists, function(list, i) return -reference.log_softmax(list)[classes[i]] end)
+          close(reference.sum(losses) / rows, value, tolerance * 10, what)
+          close(each(p, function(row, i)
+            return each(row, function(s, j) return (s - (j == classes[i] and 1 or 0)) / rows end)
+          end), g, tolerance, what)
+          g = bp.grad(function(y) return bp.sum(bp.softmax(y) * target) end)(x)
+          close(each(p, function(row, i)
+            local inner = reference.dot(row, targets[i])
+            return each(row, function(s, j) return s * (targets[i][j] - inner) end)
+          end), g, tolerance, what)
+          g = bp.grad(function(y) return bp.sum(bp.log_softmax(y) * target) end)(x)
+          close(each(p, function(row, i)
+            return each(row, function(s, j) return targets[i][j] - weight[i] * s end)
+          end), g, tolerance * 10, what)
+          if rows > 2 and cols > 1 then
+            x:set(1, 1, -help.inf)
+            x:set(2, cols, help.nan)
+            local y = bp.softmax(x)
+            assert.equal(0, y:get(1, 1))
+            same(help.nan, y:get(2, 1))
+            close(p[3], y[3], tolerance, what)
+          end
+        end
+      end)
+
       it(("products, %s, %s"):format(level, dtype), function()
         core.simd(level)
         for _, size in ipairs{ { 1, 1 }, { 3, 17 }, { 16, 16 }, { 20, 9 }, { 9, 35 } } do

@@ -176,8 +176,8 @@ part("records", function()
   }
 end)
 
--- Debian 12's Lua 5.4.4 (patch 0005-cve-2022-33099) keeps a pointer into the stack over the call of a `__concat`: `a .. b`
--- of lenses reads freed memory if the stack has to grow in it. Here it is grown before.
+-- Debian 12's Lua 5.4.4 (patch 0005-cve-2022-33099) keeps a pointer into the stack over the call of a `__concat`:
+-- `a .. b` of lenses reads freed memory if the stack has to grow in it. Here it is grown before.
 local function grow_stack(n)
   return n == 0 and 0 or 1 + grow_stack(n - 1)
 end

@@ -2,8 +2,9 @@
  *
  * A unary row is X(name, value of x, adjoint): y is the value, g the cotangent of the result, a and b the operation's
  * parameters. A binary row has the adjoints of x and of y, z being the value. The functions are type-generic (tgmath.h)
- * and C(..) is a constant of the element type. SELECT evaluates both branches, so that loops vectorise, and selects
- * rather than multiplies by 0, so that an inf or NaN in the branch not taken does not come through.
+ * or those of loops/mathematics.h, and C(..) is a constant of the element type. SELECT evaluates both branches, so that
+ * loops vectorise, and selects rather than multiplies by 0, so that an inf or NaN in the branch not taken does not come
+ * through.
  *
  * Conventions where no derivative exists: relu, abs and sign take 0 at 0, clamp passes the cotangent at its bounds, and
  * a tie of minimum or maximum halves it. Where a slope is infinite the cotangent is, but for a cotangent of 0: the

@@ -107,7 +107,8 @@ typedef struct bp_softmax_loops {
   double (*softmax)(size_t rows, size_t cols, const void *x, size_t x_stride, const void *t, size_t t_stride, void *y,
                     size_t y_stride, double *logsumexp);
   void (*log_softmax)(size_t rows, size_t cols, const void *x, size_t x_stride, void *y, size_t y_stride);
-  /* d = y (g - sum(g y)); d = g - sum(g) e^y; d = scale (sum(t) y - t): written or added. The first two have no scale. */
+  /* d = y (g - sum(g y)); d = g - sum(g) e^y; d = scale (sum(t) y - t): written or added. The first two take no notice
+   * of the scale. */
   void (*softmax_adjoint)(size_t rows, size_t cols, double scale, const void *g, size_t g_stride, const void *y,
                           size_t y_stride, void *d, size_t d_stride, bool accumulate);
   void (*log_softmax_adjoint)(size_t rows, size_t cols, double scale, const void *g, size_t g_stride, const void *y,

@@ -1,4 +1,4 @@
-/* Softmax and its relatives, shifted by the largest element so that nothing overflows. */
+/* Softmax and its relatives, of whole arrays; loops/softmax.c does the rows. */
 #include <math.h>
 
 #include "kernels.h"
@@ -22,7 +22,7 @@ static size_t row_length(const bp_array *x) {
   return x->rank == 1 ? x->rows : x->cols;
 }
 
-/* Rows, length and stride, as the loops take them. */
+/* As the loops take them. */
 #define ROWS(x) row_count(x), row_length(x)
 #define DATA(x) (x)->data, (x)->stride
 

@@ -107,15 +107,25 @@ static bool all_near(size_t n, const void *xs, real reach) {
   const bool far = constant; \
   (void)far;
 
-#define GUARDED(name, reach, value, adjoint)                                                                      \
-  UNARY_LOOPS(name##_near, value, adjoint, WHOLE IS_FAR(false), FINISH(name##_near), FINISH_ADJOINT(name##_near)) \
-  UNARY_LOOPS(name##_far, value, adjoint, IS_FAR(true), , )                                                       \
-  static void name##_forward(size_t n, const void *x, void *y, const double *parameters) {                        \
-    (all_near(n, x, reach) ? name##_near_forward : name##_far_forward)(n, x, y, parameters);                      \
-  }                                                                                                               \
-  static void name##_backward(size_t n, const void *g, const void *x, const void *y, void *d, bool accumulate,    \
-                              const double *parameters) {                                                         \
-    (all_near(n, x, reach) ? name##_near_backward : name##_far_backward)(n, g, x, y, d, accumulate, parameters);  \
+/* Piece by piece, so that an element that is far does not hold up all of a long run. */
+#define FOR_PIECES(i, m) for (size_t i = 0, m; i < n && (m = n - i < PIECE ? n - i : PIECE, true); i += m)
+enum { PIECE = 256 };
+
+#define GUARDED(name, reach, value, adjoint)                                                                       \
+  UNARY_LOOPS(name##_near, value, adjoint, WHOLE IS_FAR(false), FINISH(name##_near), FINISH_ADJOINT(name##_near))  \
+  UNARY_LOOPS(name##_far, value, adjoint, IS_FAR(true), , )                                                        \
+  static void name##_forward(size_t n, const void *xs, void *ys, const double *parameters) {                       \
+    FOR_PIECES(i, m) {                                                                                             \
+      unary_forward *f = all_near(m, &AT(xs, i), reach) ? name##_near_forward : name##_far_forward;                \
+      f(m, &AT(xs, i), (real *)ys + i, parameters);                                                                \
+    }                                                                                                              \
+  }                                                                                                                \
+  static void name##_backward(size_t n, const void *gs, const void *xs, const void *ys, void *ds, bool accumulate, \
+                              const double *parameters) {                                                          \
+    FOR_PIECES(i, m) {                                                                                             \
+      unary_backward *f = all_near(m, &AT(xs, i), reach) ? name##_near_backward : name##_far_backward;             \
+      f(m, &AT(gs, i), &AT(xs, i), &AT(ys, i), (real *)ds + i, accumulate, parameters);                            \
+    }                                                                                                              \
   }
 BP_GUARDED_FORMULAS(GUARDED)
 

@@ -1,11 +1,12 @@
 /* Functions of our own, where glibc's vector library is further than 3 units in the last place from the truth, or so
- * near to it that what is built on it would be: exp and expm1 (on which sigmoid, silu, softplus, elu and softmax rest),
- * log in f32, sin, cos and tan. The others are the vector library's or libm's. `make bench-math` measures all.
+ * near to that bound that what is built on it would be beyond: exp and expm1 (on which sigmoid, silu, softplus, elu and
+ * softmax rest), log in f32, sin, cos and tan. The others are the vector library's or libm's. `make bench-math`
+ * measures all; spec/accuracy_spec.lua holds the bound.
  *
- * All are free of branches, tables and calls, so that loops over them vectorise, and none relies on a fused
- * multiplication and addition. The methods are the textbook's (J.-M. Muller, Elementary Functions, 3rd edition, 2016):
- * an additive reduction with the constant in parts of which the leading ones have so few bits that their products with
- * an integer are exact (W. Cody, W. Waite, 1980), then the Taylor series, cut where it no longer counts. */
+ * All are free of branches and tables, so that loops over them vectorise, and none relies on a fused multiplication and
+ * addition. The methods are the textbook's (J.-M. Muller, Elementary Functions, 3rd edition, 2016): an additive
+ * reduction with the constant in parts, of which the leading ones have so few bits that their products with an integer
+ * are exact (W. Cody, W. Waite, 1980), then the Taylor series, cut where it no longer counts. */
 #ifndef BP_KERNELS_MATHEMATICS_H
 #define BP_KERNELS_MATHEMATICS_H
 
@@ -83,8 +84,8 @@ static inline real our_exp(real x) {
   return (1 + e.rest) * real_of(half << MANTISSA) * real_of((both - half) << MANTISSA);
 }
 
-/* e^(x - less) for x <= 0 in two factors: the first is a normal number where the product is not. Held so low that 0 comes out
- * also for a multiple of it. */
+/* e^(x - less) for x <= 0 in two factors: the first is a normal number where the product is not. x is held so low that
+ * a multiple of the product, too, is 0 there. */
 #define SMALL C(0x1p-64)
 static inline real exp_over_small(real x, real less) {
   const real lowest = BP_DTYPE_F32 ? C(-115) : C(-752);
@@ -124,8 +125,8 @@ static inline real softplus(real x) {
 /* ---- log --------------------------------------------------------------------------------------------------------- */
 
 #if BP_DTYPE_F32
-/* x = 2^k (1 + f) with 1 + f from sqrt(1/2) to sqrt(2), and log(1 + f) = f - f^2/2 + s (f^2/2 + R), where s = f / (2 + f)
- * and R is the rest of the series 2 (s + s^3/3 + s^5/5 + ...). */
+/* x = 2^k (1 + f) with 1 + f from sqrt(1/2) to sqrt(2), and log(1 + f) = f - f^2/2 + s (f^2/2 + R), where
+ * s = f / (2 + f) and s R is the rest of the series 2 (s + s^3/3 + s^5/5 + ...). */
 static inline real our_log(real x) {
   const bool small = x < C(0x1p-126);
   const bits pattern = bits_of(SELECT(small, x * C(0x1p24), x)), low = bits_of(C(0x1.6a09e6p-1));
