@@ -185,7 +185,7 @@ check-runs:
 	  echo "collector $${run%:*}, SIMD $${level:-best}"; \
 	  $(ENV) $${level:+BACKPROP_SIMD=$$level} BACKPROP_COLLECTOR=$${run%:*} BACKPROP_EVERY=401 \
 	    BACKPROP_MEMTEST=$(MEMTEST) LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) \
-	    ASAN_OPTIONS=log_path=$(BUILD)/report LSAN_OPTIONS=exitcode=0 \
+	    ASAN_OPTIONS=log_path=$(abspath $(BUILD))/report LSAN_OPTIONS=exitcode=0 \
 	    $(BUSTED_HERE) --helper=spec/support/collector.lua --filter-out=P18 $(ARGS) || failed=1; \
 	done; \
 	for report in $$(grep -ls 'core\.so\|unknown module\|runtime error' $(BUILD)/report.*); do \
