@@ -144,17 +144,21 @@ $(BUILD)/memtest/robust.so: examples/c_op/robust.c src/backprop.h
 $(BUILD)/memtest/c_rows.so: spec/support/c_rows.c src/backprop.h $(BUILD)/flags
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(filter-out -fvisibility=hidden,$(ALL_CFLAGS)) -Isrc -I$(LUA_INCDIR) $(USER_CFLAGS) $(LIBFLAG) -o $@ $< $(LDFLAGS)
+	$(Q)$(CC) $(filter-out -fvisibility=hidden,$(ALL_CFLAGS)) -Isrc -I$(LUA_INCDIR) $(USER_CFLAGS) $(LIBFLAG) -o $@ $< \
+	  $(LDFLAGS)
 
 # What the specs need beside the module.
 memtest-host: $(MEMTEST) $(BUILD)/memtest/robust.so $(BUILD)/memtest/c_rows.so
 	@:
 
-# All requests: about four minutes. EVERY=n refuses only every n-th; ARGS="--only TEXT" runs a part.
+# All requests, and long runs in bounded memory: about six minutes. EVERY=n refuses only every n-th; ARGS="--only TEXT"
+# runs a part.
 EVERY ?= 1
+STEPS ?= 100000
 memtest: deps
 	@$(MAKE) $(AGAIN) all memtest-host
 	@$(ENV) $(MEMTEST) --every $(EVERY) $(ARGS)
+	@$(ENV) BACKPROP_STEPS=$(STEPS) $(BUSTED) --lua=$(LUA) --filter=P18 spec/memory_spec.lua
 
 # --- Instruments -----------------------------------------------------------------------------------------------------
 
@@ -200,7 +204,7 @@ MEMCHECK := valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-
 
 valgrind: PACKAGES += valgrind
 valgrind: deps
-	@$(MAKE) $(AGAIN) $(call own_build,valgrind) CFLAGS='-g -DBP_POOL_OFF' all
+	@$(MAKE) $(AGAIN) $(call own_build,valgrind) CFLAGS='-g -DBP_POOL_OFF' all memtest-host
 	@$(MAKE) --no-print-directory $(call own_build,valgrind) valgrind-run
 
 # Busted takes one word for the interpreter.
