@@ -169,7 +169,7 @@ own_build = BUILD=build/$(1) CORE=build/$(1)/lua/backprop/core.so
 BUSTED_HERE = $(BUSTED) --lua=$(LUA) --cpath=./$(CORE:backprop/core.so=?.so)
 
 # AddressSanitizer, UndefinedBehaviorSanitizer and LeakSanitizer over all specs, the pool off so that it hides nothing.
-# A run is a collector and, after the colon, a SIMD level (none: the best). About four minutes of one core.
+# A run is a collector and, after the colon, a SIMD level (none: the best). About five minutes of one core.
 RUNS ?= generational: eager: incremental: incremental:base incremental:avx2
 SANITIZERS := -fsanitize=address,undefined
 SANITIZED = $(call own_build,check) LDFLAGS='$(SANITIZERS)' \
@@ -197,7 +197,8 @@ check-runs:
 	done; \
 	[ -z "$$failed" ]
 
-# Valgrind knows no AVX-512. OpenBLAS asks the processor, as valgrind describes it.
+# Valgrind knows no AVX-512. OpenBLAS asks the processor, as valgrind describes it. About four minutes; left out are
+# specs that run other processes, and the one of all SIMD levels.
 SPECS ?= $(sort $(filter-out spec/memory_spec.lua spec/examples_spec.lua spec/readme_spec.lua spec/simd_spec.lua \
   spec/tools_spec.lua,$(wildcard spec/*_spec.lua)))
 MEMCHECK := valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite --num-callers=20
