@@ -6,7 +6,7 @@ package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
 local help = require "support.helpers"
 
-local same, raises = help.same, help.raises
+local same, close, raises = help.same, help.close, help.raises
 
 local function full_collection()
   collectgarbage()
@@ -44,7 +44,7 @@ describe("P13: an array changed between recording and sweep", function()
     it("P13: by " .. change[1], function()
       local x = bp.vector{ 1, 2 }
       local _, pullback = bp.vjp(function(v) return bp.sin(v) end, x)
-      same({ math.cos(1), math.cos(2) }, pullback(bp.vector{ 1, 1 }))
+      close({ math.cos(1), math.cos(2) }, pullback(bp.vector{ 1, 1 }), 1e-15)
       change[2](x)
       raises("sin", pullback, bp.vector{ 1, 1 })
     end)
@@ -102,7 +102,7 @@ describe("P13: an array changed between recording and sweep", function()
     bp.release(x)
     bp.full(9, 2)
     local ok, g = pcall(pullback, bp.vector{ 1, 1 })
-    if ok then same({ math.cos(1), math.cos(2) }, g) else assert(g:find("sin", 1, true), g) end
+    if ok then close({ math.cos(1), math.cos(2) }, g, 1e-15) else assert(g:find("sin", 1, true), g) end
   end)
 
   it("P13: in grad itself, by f or by a pullback", function()
@@ -117,7 +117,7 @@ describe("P13: an array changed between recording and sweep", function()
       return dz
     end end)
     raises("sin", bp.grad(function(v) return meddle(bp.sin(v)) end), x)
-    same({ math.cos(5), math.cos(5) }, bp.grad(bp.sin)(x))
+    close({ math.cos(5), math.cos(5) }, bp.grad(bp.sin)(x), 1e-15)
   end)
 
   it("P13: another array of the same pool does not disturb", function()
@@ -126,7 +126,7 @@ describe("P13: an array changed between recording and sweep", function()
     other:fill(9)
     bp.release(other)
     bp.zeros(2):fill(3)
-    same({ math.cos(1), math.cos(2) }, pullback(bp.vector{ 1, 1 }))
+    close({ math.cos(1), math.cos(2) }, pullback(bp.vector{ 1, 1 }), 1e-15)
   end)
 end)
 
