@@ -17,16 +17,20 @@ typedef double real;
 #define number_cos cos
 #define number_tan tan
 
+/* Where e^-x overflows the logistic function is e^x. */
 static double sigmoid(double x) {
-  return 1 / (1 + exp(-x));
+  return x < -700 ? exp(x) : 1 / (1 + exp(-x));
 }
 
 static double softplus(double x) {
   return (x < 0 ? 0 : x) + log1p(exp(-fabs(x)));
 }
 
+/* x e^x in two steps, since e^x alone loses digits below the normal numbers. */
 static double silu(double x) {
-  return x < -800 ? 0 : x / (1 + exp(-x));
+  if (x < -800) return -0.0;
+  if (x < -700) return x * exp(0.5 * x) * exp(0.5 * x);
+  return x / (1 + exp(-x));
 }
 
 static double silu_slope(double x) {
@@ -37,7 +41,7 @@ static double silu_slope(double x) {
 
 /* In long double, since erfc multiplies what rounding its argument loses by up to 1,400. */
 static double number_gelu(double x) {
-  return x < -40 ? 0 : (double)(0.5L * x * erfc(-x * 0.70710678118654752440L));
+  return x < -40 ? -0.0 : (double)(0.5L * x * erfc(-x * 0.70710678118654752440L));
 }
 
 static double number_gelu_slope(double x) {
