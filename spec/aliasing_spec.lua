@@ -355,6 +355,45 @@ describe("P16: handles that outlive what they look at", function()
     same({ 3, 3 }, copy)
   end)
 
+  it("P16: bp.value of what the sweep has gone past is right or an error, never another array's numbers", function()
+    local x = bp.vector{ 1, 2, 3 }
+    for _, keeps in ipairs{ false, true } do
+      local variables, right, seen = {}, {}, 0
+      local f = bp.op(function(v)
+        return v * 2, function(dz)
+          collectgarbage()
+          for _ = 1, 8 do bp.full(99, 3) end
+          for i, variable in ipairs(variables) do
+            local ok, value = pcall(bp.value, variable)
+            if ok then same(right[i], value) else assert(value:find("sweep", 1, true), value) end
+            tostring(variable)
+            seen = seen + 1
+          end
+          return dz * 2
+        end
+      end)
+      local function g(v)
+        variables = { v, f(v) }
+        for _, make in ipairs{
+          bp.square, bp.exp, function(y) return bp.slice(y, 1, 2) end, function(y) return y * 2 end, bp.sum,
+        } do
+          variables[#variables + 1] = make(variables[2])
+        end
+        for i, variable in ipairs(variables) do right[i] = help.plain(bp.value(variable)) end
+        local sum = 0
+        for i = 2, #variables do sum = sum + bp.sum(variables[i]) end
+        return sum
+      end
+      if keeps then
+        local _, pullback <close> = bp.vjp(g, x)
+        pullback()
+      else
+        bp.grad(g)(x)
+      end
+      assert(seen > 0)
+    end
+  end)
+
   it("P16: bp.value outlives the tape, under full collections", function()
     local kept = {}
     for i = 1, 10 do

@@ -181,6 +181,10 @@ static int value(lua_State *L) {
     lua_rawgeti(L, -1, (lua_Integer)variable->node + 1);
   } else if (node->value.rank == 0) {
     lua_pushnumber(L, node->number);
+  } else if (node->value.buffer == NULL) {
+    return bp_raise(L, s,
+                    "bp.value: the sweep has gone past this tracked array and given its values back; take them "
+                    "before, in the forward");
   } else {
     bp_array shared = node->value;
     bp_push_shared(L, s, &shared, true);
