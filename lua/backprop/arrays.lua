@@ -15,6 +15,11 @@ local functions, methods = arrays.functions, arrays.methods
 function functions.vector(list, dtype)
   local plain = core.vector(list, dtype)
   if plain then return plain end
+  for i, element in ipairs(list) do
+    if kind(element) ~= "number" then
+      raise("bp.vector: element %d: expected a number, got %s", i, core.type_of(element))
+    end
+  end
   return core.stack(list, dtype)
 end
 
@@ -23,7 +28,13 @@ function functions.matrix(list, dtype)
   local plain = core.matrix(list, dtype)
   if plain then return plain end
   local rows = {}
-  for i, row in ipairs(list) do rows[i] = kind(row) and row or functions.vector(row, dtype) end
+  for i, row in ipairs(list) do
+    local sort = kind(row)
+    if sort ~= "vector" and type(row) ~= "table" then
+      raise("bp.matrix: row %d: expected a vector or a table of numbers, got %s", i, core.type_of(row))
+    end
+    rows[i] = sort and row or functions.vector(row, dtype)
+  end
   return core.stack(rows, dtype)
 end
 
