@@ -25,7 +25,7 @@ Q := $(if $(V),,@)
 say = @$(if $(V),:,printf '  %-6s %s\n' $(1) '$(2)')
 AGAIN = --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
 
-.PHONY: all deps demo test baseline bench lint doc install clean force
+.PHONY: all deps demo test fuzz nets baseline bench lint doc install clean force
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .DEFAULT_GOAL := all
@@ -115,6 +115,19 @@ demo: deps
 test: deps
 	@$(MAKE) $(AGAIN) all
 	@$(ENV) $(if $(MNIST),BACKPROP_MNIST='$(MNIST)') $(BUSTED) --lua=$(LUA) $(ARGS)
+
+# Random programs for SECONDS; where one fails, a reduced script in build/fuzz. A SEED gives the same programs again.
+SECONDS ?= 60
+SEED ?= $(shell date +%s)
+
+fuzz: deps
+	@$(MAKE) $(AGAIN) all
+	@$(ENV) $(LUA) spec/fuzz/run.lua $(SECONDS) $(SEED) $(BUILD)/fuzz
+
+# Plants ten defects one at a time in a copy and shows which of spec, check and fuzz catches each.
+nets: deps
+	@$(MAKE) $(AGAIN) all
+	@$(ENV) MAKE='$(MAKE)' BUSTED='$(BUSTED)' LUA='$(LUA)' $(LUA) spec/nets/run.lua $(BUILD)/nets $(ARGS)
 
 # --- The benchmark ---------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@
 package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
 local help = require "support.helpers"
+local process = require "support.process"
 local settled = require "support.settled"
 
 local same, raises, once = help.same, help.raises, settled.once
@@ -272,20 +273,6 @@ describe("recursion to the limits of Lua", function()
 end)
 
 describe("the end of a state", function()
-  -- Runs a script in a state of its own; returns what it printed. A signal, or an error of lua's, fails.
-  local function run(script)
-    local path = os.tmpname()
-    local file <close> = assert(io.open(path, "w"))
-    file:write(script)
-    file:close()
-    local pipe = assert(io.popen((arg and arg[-1] or "lua5.4") .. " " .. path .. " 2>&1"))
-    local output = pipe:read("a")
-    local ok, how, code = pipe:close()
-    os.remove(path)
-    assert(ok, ("%s %s: %s"):format(how, code, output))
-    return output
-  end
-
   local finalizer = [[
     local function finalize(t)
       local bp, count = t.bp, 0
@@ -324,12 +311,12 @@ describe("the end of a state", function()
       [[local t = setmetatable({}, { __gc = finalize }) local bp = require 'backprop' fill(t, bp) X = t
         bp.grad(bp.op(function(x) return x * 2, function(dz) os.exit(true, true) end end))(t.v)]],
     } do
-      assert.equal("finalized\t16\n", run(finalizer .. order))
+      assert.equal("finalized\t16\n", process.script(finalizer .. order))
     end
   end)
 
   it("P16: a state that ends with tapes open, coroutines recording, and arrays everywhere", function()
-    run([[
+    process.script([[
       local bp = require "backprop"
       X = {}
       for i = 1, 50 do
