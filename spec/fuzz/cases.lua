@@ -13,8 +13,9 @@ function cases.generate(seed)
   return (seed % 8 == 0 and readers.generate or generate)(seed)
 end
 
--- nil and a count, or what failed and a message.
+-- nil and a count, or what failed and a message. Half of the seeds run with a generational collector.
 function cases.judge(case)
+  collectgarbage(case.seed % 2 == 0 and "generational" or "incremental")
   return (case.reader and readers.judge or oracle.judge)(case)
 end
 

@@ -68,6 +68,7 @@ function Generator:register(pleases)
   local k = self.random:chance(0.5) and found[self.random:integer(math.max(1, #found - 4), #found)]
     or self.random:pick(found)
   if not self.fixed[k] then self.touched = true end
+  self.chosen[#self.chosen + 1] = k
   return k
 end
 
@@ -173,6 +174,7 @@ end
 function statements.row(g)
   local row, text = g.random:pick(rows), nil
   for _ = 1, #parameters_of[row] > 1 and 40 or 10 do
+    g.touched, g.chosen = false, {}
     text = call(g, row)
     if pcall(g.run, g, "local _ = " .. text) then break end
   end
@@ -197,6 +199,11 @@ end
 -- What does not depend on the inputs, to be mixed with what does, and to be changed in place.
 function statements.fixed(g)
   local random = g.random
+  local like = random:chance(0.4) and g:register(is_array)
+  if like then
+    g.touched = false -- of its shape alone
+    return ("bp.one(r[%d]) * %s"):format(like, g:literal())
+  end
   local n, m = random:integer(1, 4), random:integer(1, 4)
   return random:weighted{
     ("bp.full(%s, %d)"):format(g:literal(), n), 2,
@@ -268,13 +275,13 @@ function statements.frozen(g)
   return ("freeze(%d, function() return %s end)"):format(g.count + 1, text:format(k))
 end
 
-function statements.in_place(g)
-  local touched = g.touched
+-- Of `a`, or of any fixed array.
+function statements.in_place(g, a)
   local function fixed_array()
     return g:register(function(x, k) return g.fixed[k] and is_array(x) end)
   end
-  local a, b = fixed_array(), fixed_array()
-  g.touched = touched
+  local b = fixed_array()
+  a = a or b
   if not a then return nil end
   local random = g.random
   return "do " .. random:weighted{
@@ -310,8 +317,8 @@ function statements.nonsense(g)
     ("%s + %s"):format(g:value(), random:pick{ "stale.v", "foreign.v", "released", "'text'", "nil", "{}" }), 2,
     ("do local v = %s v[1] = stale.s end"):format(g:value()), 0.5,
     ("bp.%s(%s)"):format(random:pick{
-      "zeros", "ones", "full", "eye", "linspace", "vector", "matrix", "axpy", "grad", "value_and_grad", "vjp", "op",
-      "release", "view", "set", "over", "map", "leaves", "check_finite", "optim", "rng", "record", "lens", "fields",
+      "zeros", "ones", "full", "eye", "linspace", "vector", "matrix", "grad", "value_and_grad", "vjp", "op", "nograd",
+      "view", "set", "over", "map", "leaves", "paths", "zero", "optim", "rng", "record", "lens", "fields", "check",
     }, table.concat(list, ", ")), 2,
   }
 end
@@ -330,9 +337,17 @@ function Generator:run(text)
   return table.unpack(results, 2, results.n)
 end
 
+-- A fixed array that the last statement used together with what is not fixed: a tape may need it as it is.
+function Generator:at_stake()
+  for _, k in ipairs(self.touched and self.chosen or {}) do
+    local ok, array = pcall(is_array, self.r[k])
+    if ok and array and self.fixed[k] then return k end
+  end
+end
+
 -- Adds one statement; true if it was kept.
 function Generator:candidate(keep_failures)
-  self.touched = false
+  self.touched, self.chosen = false, {}
   local kind = self.random:weighted{
     "row", 60, "constructor", 8, "fixed", 7, "part", 8, "structure", 6, "callback", 9, "frozen", 3, "in_place", 3,
     "event", 2, "nonsense", 3,
@@ -351,6 +366,14 @@ function Generator:candidate(keep_failures)
   if self.r[place] ~= nil then
     self.count = place
     self.fixed[place] = not self.touched
+  end
+  local stake = self:at_stake()
+  if stake and self.random:chance(0.4) then
+    local change = statements.in_place(self, stake)
+    if pcall(self.run, self, change) then
+      self.body[#self.body + 1] = change
+      self.staked = self.count
+    end
   end
   return true
 end
@@ -386,19 +409,25 @@ function Generator:result()
   for i = 1, random:integer(1, 3) do
     list[i] = touched[random:integer(math.max(1, #touched - 5), #touched)]
   end
+  local staked = self.staked
+  if staked and not self.fixed[staked] and is_leaf(self.r[staked]) and is_moderate(self.r[staked]) then
+    list[1] = staked
+  end
   if random:chance(0.2) then return ("r[%d]"):format(list[1]) end
   if random:chance(0.2) then return ("{ r[%s] }"):format(table.concat(list, "], r[")) end
-  for i, k in ipairs(list) do
-    list[i] = ("%s * bp.sum(bp.sin(r[%d] * %d + 1))"):format(random:pick{ "1", "-0.5", "2" }, k, random:integer(1, 2))
+  for _, k in ipairs(list) do -- as statements, so that a reduction can leave them out
+    self.body[#self.body + 1] = ("r.sum = (r.sum or 0) + %s * bp.sum(bp.sin(r[%d] * %d + 1))"):format(
+      random:pick{ "1", "-0.5", "2" }, k, random:integer(1, 2))
   end
-  return table.concat(list, " + ")
+  return "r.sum or 0"
 end
 
 -- The program of a seed.
 local function generate(seed)
   local random = new_random(seed)
-  local g = setmetatable({ random = random, body = {}, fixed = {}, r = {}, single = random:chance(0.2) and 0.6 or 0 },
-    Generator)
+  local g = setmetatable({
+    random = random, body = {}, fixed = {}, chosen = {}, r = {}, single = random:chance(0.2) and 0.6 or 0,
+  }, Generator)
   local inputs = {}
   for i = 1, random:integer(1, 4) do inputs[i] = g:input() end
   g.count = #inputs
@@ -414,7 +443,8 @@ local function generate(seed)
     if #g.body >= wanted then break end
     g:candidate(random:chance(0.02))
   end
-  return { seed = seed, inputs = inputs, body = g.body, result = g:result() }
+  local result = g:result()
+  return { seed = seed, inputs = inputs, body = g.body, result = result }
 end
 
 return generate

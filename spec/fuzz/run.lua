@@ -2,8 +2,8 @@
 --
 --   lua spec/fuzz/run.lua SECONDS SEED FOLDER [first]
 --
--- Where one fails, it is reduced to a short script, which is printed and written to FOLDER, and the exit code is 1; with
--- "first" the first failure ends it, as it is. The same seed gives the same program; a crash or a hang counts as a
+-- Where one fails, it is reduced to a short script, which is printed and written to FOLDER, and the exit code is 1;
+-- with "first" the first failure ends it, as it is. The same seed gives the same program; a crash or a hang counts as a
 -- failure of the seed it happened at.
 
 package.path = "./spec/?.lua;" .. package.path
