@@ -3,7 +3,7 @@
 --
 --   lua spec/nets/run.lua FOLDER [NAME]     NAME: only the defects whose name holds it
 --
--- The environment names MAKE, BUSTED and LUA; FUZZ_SECONDS (30) bounds the fuzzer for each.
+-- The environment names MAKE, BUSTED and LUA; FUZZ_SECONDS (120) bounds the fuzzer for each.
 
 package.path = "./spec/?.lua;" .. package.path
 local defects = require "nets.defects"
@@ -11,7 +11,7 @@ local defects = require "nets.defects"
 local folder, only = arg[1], arg[2] or ""
 local make, busted = os.getenv "MAKE" or "make", os.getenv "BUSTED" or "busted"
 local lua = os.getenv "LUA" or "lua5.4"
-local seconds = os.getenv "FUZZ_SECONDS" or "30"
+local seconds = os.getenv "FUZZ_SECONDS" or "120"
 
 -- Runs a command in the copy: whether it ended well, and the lines that it printed.
 local function run(command)
