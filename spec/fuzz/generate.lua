@@ -310,8 +310,11 @@ end
 function statements.nonsense(g)
   local random = g.random
   local row = random:pick(rows)
-  local list = {}
-  for i = 1, random:integer(0, 3) do list[i] = random:chance(0.5) and random:pick(nonsense) or g:value() end
+  local list, plain = {}, {}
+  for i = 1, random:integer(0, 3) do
+    plain[i] = random:pick(nonsense)
+    list[i] = random:chance(0.5) and plain[i] or g:value()
+  end
   return random:weighted{
     ("bp.%s(%s)"):format(row.name, table.concat(list, ", ")), 4,
     ("%s + %s"):format(g:value(), random:pick{ "stale.v", "foreign.v", "released", "'text'", "nil", "{}" }), 2,
@@ -319,7 +322,7 @@ function statements.nonsense(g)
     ("bp.%s(%s)"):format(random:pick{
       "zeros", "ones", "full", "eye", "linspace", "vector", "matrix", "grad", "value_and_grad", "vjp", "op", "nograd",
       "view", "set", "over", "map", "leaves", "paths", "zero", "optim", "rng", "record", "lens", "fields", "check",
-    }, table.concat(list, ", ")), 2,
+    }, table.concat(plain, ", ")), 2, -- those whose sizes cannot be tracked among them
   }
 end
 

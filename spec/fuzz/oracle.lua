@@ -173,19 +173,20 @@ local function at_kink(value_at, expected, tolerance, steps)
 end
 
 -- Where kinks meet, the conventions at each do not make the slope of the whole: min(relu(x), x) is x, its gradient at 0
--- one half. And a condition of `where` at exactly 0 is a step that no difference shows if the branches meet (so it is
--- in the list twice). Nearby, all must be well. A program with one such operation is not let off: its convention must
--- lie between the two slopes.
-local pointed = {
-  "relu", "minimum", "maximum", "max", "min", "abs", "leaky_relu", "elu", "clamp", "sign", "where", "where",
-}
+-- one half. And a tie of a comparison, or a condition of `where` at exactly 0, is a step that no difference shows if the
+-- branches meet. Nearby, all must be well. A program with one kink and no step is not let off: its convention must lie
+-- between the two slopes.
+local kinks = { "relu", "minimum", "maximum", "max", "min", "abs", "leaky_relu", "elu", "clamp", "sign" }
+local steps = { "where", "less", "less_equal", "greater", "greater_equal", "equal", "argmax", "argmin" }
 
 local function has_meeting_kinks(p)
-  local text, count = table.concat(p.body, "\n"), 0
-  for _, name in ipairs(pointed) do
-    count = count + select(2, text:gsub("[.:]" .. name .. "%f[^%w_]", ""))
+  local text = table.concat(p.body, "\n")
+  local function count(names)
+    local sum = 0
+    for _, name in ipairs(names) do sum = sum + select(2, text:gsub("[.:]" .. name .. "%f[^%w_]", "")) end
+    return sum
   end
-  return count > 1
+  return count(kinks) > 1 or count(steps) > 0
 end
 
 local function is_right_nearby(p, inputs, f, compare)
