@@ -173,9 +173,9 @@ local function at_kink(value_at, expected, tolerance, steps)
 end
 
 -- Where kinks meet, the conventions at each do not make the slope of the whole: min(relu(x), x) is x, its gradient at 0
--- one half. And a tie of a comparison, or a condition of `where` at exactly 0, is a step that no difference shows if the
--- branches meet. Nearby, all must be well. A program with one kink and no step is not let off: its convention must lie
--- between the two slopes.
+-- one half. And a tie of a comparison, or a condition of `where` at exactly 0, is a step that no difference shows if
+-- the branches meet. Nearby, all must be well. A program with one kink and no step is not let off: its convention must
+-- lie between the two slopes.
 local kinks = { "relu", "minimum", "maximum", "max", "min", "abs", "leaky_relu", "elu", "clamp", "sign" }
 local steps = { "where", "less", "less_equal", "greater", "greater_equal", "equal", "argmax", "argmin" }
 
@@ -358,6 +358,7 @@ local function judge(p)
     fail("again", "the pullback gives another gradient when it is called again")
   end
   other_gradients(p, inputs, f, gradient)
+  if p.in_place and text:find "freeze" then return 0 end -- what is frozen may be of the storage that is changed
   replay.on = true
   return compare_all(p, inputs, f, numbers_of(gradient))
 end

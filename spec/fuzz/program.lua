@@ -17,7 +17,7 @@ local prelude = {
   { "stale", "local stale = {}\n"
     .. "bp.grad(function(v, s) stale.v, stale.s = v, s * 2 return stale.s end, { wrt = { 1, 2 } })(bp.ones(3), 2)" },
   { "foreign", "local foreign = {}\n"
-    .. "local _, foreign_pullback = bp.vjp(function(v) foreign.v = v return v end, bp.ones(3))" },
+    .. "foreign.keep = { bp.vjp(function(v) foreign.v = v return v end, bp.ones(3)) }" },
   { "released", "local released = bp.ones(3)\nbp.release(released)" },
   { "freeze", "local frozen, replay = {}, {}\n"
     .. "local function freeze(k, f)\n"
