@@ -127,6 +127,28 @@ describe("constructors from tracked numbers", function()
   end)
 end)
 
+describe("clamp, leaky_relu and elu with tracked parameters", function()
+  it("refuse what they refuse with plain ones", function()
+    for _, case in ipairs{
+      { { "bp.elu", "argument 2" }, function(x) return bp.elu(x, x) end },
+      { { "bp.elu", "at most 2" }, function(x, s) return bp.elu(x, s, s) end },
+      { { "bp.elu", "argument 2" }, function(x, s) return bp.elu(x, m, s) end },
+      { { "bp.leaky_relu", "argument 2" }, function(x) return bp.leaky_relu(2, x) end },
+      { { "bp.clamp", "argument 2" }, function(x) return bp.clamp(x, x) end },
+      { { "bp.clamp", "argument 3" }, function(x, s) return bp.clamp(x, s, x) end },
+      { { "bp.clamp", "argument 3" }, function(x, s) return bp.clamp(x, s) end },
+      { { "bp.clamp", "at most 3" }, function(x, s) return bp.clamp(x, s, 5, 6) end },
+    } do
+      refuse{
+        { case[1], function() bp.grad(function(p)
+          local y = case[2](p[1], p[2])
+          return y
+        end)({ v, 0.5 }) end },
+      }
+    end
+  end)
+end)
+
 describe("operations in Lua", function()
   it("op, nograd and iso refuse what is no function", function()
     refuse{

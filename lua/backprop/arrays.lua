@@ -136,23 +136,30 @@ end
 -- Parameters that are tracked: the row takes plain numbers only, so that no gradient is lost without a word; these are
 -- the same functions written in operations that have one.
 
-local function either_tracked(row, composed)
+-- A tracked number as a plain one; what else it may be is for the row to refuse.
+local function plain_number(x)
+  return kind(x) == "number" and core.value(x) or x
+end
+
+local function either_tracked(row, count, composed)
   return function(x, ...)
     local a, b = ...
-    if core.tracked(a) or core.tracked(b) then return composed(x, ...) end
-    return row(x, ...)
+    if not (core.tracked(a) or core.tracked(b)) then return row(x, ...) end
+    local fits = select("#", ...) == count and kind(a) == "number" and (count == 1 or kind(b) == "number")
+    if not fits then return row(x, plain_number(a), plain_number(b), select(3, ...)) end
+    return composed(x, a, b)
   end
 end
 
-functions.clamp = either_tracked(core.clamp, function(x, lo, hi)
+functions.clamp = either_tracked(core.clamp, 2, function(x, lo, hi)
   return core.minimum(core.maximum(x, lo), hi)
 end)
 
-functions.leaky_relu = either_tracked(core.leaky_relu, function(x, slope)
+functions.leaky_relu = either_tracked(core.leaky_relu, 1, function(x, slope)
   return core.where(core.greater(x, 0), x, x * slope)
 end)
 
-functions.elu = either_tracked(core.elu, function(x, alpha)
+functions.elu = either_tracked(core.elu, 1, function(x, alpha)
   return core.where(core.greater(x, 0), x, core.expm1(core.minimum(x, 0)) * alpha)
 end)
 
