@@ -35,7 +35,7 @@ Q := $(if $(V),,@)
 say = @$(if $(V),:,printf '  %-6s %s\n' $(1) '$(2)')
 AGAIN = --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
 
-.PHONY: all module deps demo test memtest memtest-host check check-runs valgrind valgrind-run tsan coverage coverage-run
+.PHONY: all module deps demo test fuzz nets memtest memtest-host check check-runs valgrind valgrind-run tsan coverage coverage-run
 .PHONY: baseline bench mathematics bench-math lint doc annotations install install-module clean force
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -206,11 +206,11 @@ memtest-host: $(MEMTEST) $(BUILD)/memtest/robust.so $(BUILD)/memtest/c_rows.so
 # All requests, and long runs in bounded memory: about six minutes. EVERY=n refuses only every n-th; ARGS="--only TEXT"
 # runs a part.
 EVERY ?= 1
-STEPS ?= 100000
+P18_STEPS ?= 100000
 memtest: deps
 	@$(MAKE) $(AGAIN) all memtest-host
 	@$(ENV) $(MEMTEST) --every $(EVERY) $(ARGS)
-	@$(ENV) BACKPROP_STEPS=$(STEPS) $(BUSTED) --lua=$(LUA) --filter=P18 spec/memory_spec.lua
+	@$(ENV) BACKPROP_STEPS=$(P18_STEPS) $(BUSTED) --lua=$(LUA) --filter=P18 spec/memory_spec.lua
 
 # --- Instruments -----------------------------------------------------------------------------------------------------
 
@@ -283,6 +283,19 @@ coverage-run:
 	@$(ENV) BACKPROP_MEMTEST=$(MEMTEST) $(BUSTED_HERE) $(ARGS)
 	@for level in $(LEVELS); do $(ENV) BACKPROP_SIMD=$$level $(LUA) -e 'require "backprop"'; done
 	@$(ENV) $(LUA) spec/coverage.lua $(BUILD)
+
+# Random programs for SECONDS; where one fails, a reduced script in build/fuzz. A SEED gives the same programs again.
+SECONDS ?= 60
+SEED ?= $(shell date +%s)
+
+fuzz: deps
+	@$(MAKE) $(AGAIN) all
+	@$(ENV) $(LUA) spec/fuzz/run.lua $(SECONDS) $(SEED) $(BUILD)/fuzz
+
+# Plants ten defects one at a time in a copy and shows which of spec, check and fuzz catches each.
+nets: deps
+	@$(MAKE) $(AGAIN) all
+	@$(ENV) MAKE='$(MAKE)' BUSTED='$(BUSTED)' LUA='$(LUA)' $(LUA) spec/nets/run.lua $(BUILD)/nets $(ARGS)
 
 # --- The benchmark ---------------------------------------------------------------------------------------------------
 

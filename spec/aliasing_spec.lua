@@ -1,10 +1,11 @@
--- Aliasing and lifetime: the numbered pitfalls P13 P14 P15 P16 P23.
+-- Aliasing and lifetime: the numbered pitfalls P13 P14 P15 P16 P17 P23.
 -- Held here: an array changed under a tape is found out, gradients are the caller's own, handles that outlive their
 -- tape or their storage raise, and errors leave no byte behind. Nothing here may crash, whatever else it does.
 
 package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
 local help = require "support.helpers"
+local operands = require "support.operands"
 
 local same, close, raises = help.same, help.close, help.raises
 
@@ -118,6 +119,20 @@ describe("P13: an array changed between recording and sweep", function()
     end end)
     raises("sin", bp.grad(function(v) return meddle(bp.sin(v)) end), x)
     close({ math.cos(5), math.cos(5) }, bp.grad(bp.sin)(x), 1e-15)
+  end)
+
+  it("P13: an operation of the user's is named as it is, one of the library as it is called", function()
+    local function pass(x) return x * 1, function(dz) return dz end end
+    for name, f in pairs{
+      ["^bp%.sin: "] = bp.sin, ["^bp%.op: "] = bp.op(pass), ["^mine: "] = bp.op{ name = "mine", forward = pass },
+      ["^your%.own: "] = bp.op{ name = "your.own", forward = pass },
+    } do
+      local x = bp.vector{ 1, 2 }
+      local _, pullback = bp.vjp(f, x)
+      x:fill(7)
+      local message = raises("changed in place", pullback, bp.vector{ 1, 1 })
+      assert(message:gsub("^[^:]*:%d+: ", ""):find(name), message)
+    end
   end)
 
   it("P13: another array of the same pool does not disturb", function()
@@ -355,6 +370,45 @@ describe("P16: handles that outlive what they look at", function()
     same({ 3, 3 }, copy)
   end)
 
+  it("P16: bp.value of what the sweep has gone past is right or an error, never another array's numbers", function()
+    local x = bp.vector{ 1, 2, 3 }
+    for _, keeps in ipairs{ false, true } do
+      local variables, right, seen = {}, {}, 0
+      local f = bp.op(function(v)
+        return v * 2, function(dz)
+          collectgarbage()
+          for _ = 1, 8 do bp.full(99, 3) end
+          for i, variable in ipairs(variables) do
+            local ok, value = pcall(bp.value, variable)
+            if ok then same(right[i], value) else assert(value:find("sweep", 1, true), value) end
+            tostring(variable)
+            seen = seen + 1
+          end
+          return dz * 2
+        end
+      end)
+      local function g(v)
+        variables = { v, f(v) }
+        for _, make in ipairs{
+          bp.square, bp.exp, function(y) return bp.slice(y, 1, 2) end, function(y) return y * 2 end, bp.sum,
+        } do
+          variables[#variables + 1] = make(variables[2])
+        end
+        for i, variable in ipairs(variables) do right[i] = help.plain(bp.value(variable)) end
+        local sum = 0
+        for i = 2, #variables do sum = sum + bp.sum(variables[i]) end
+        return sum
+      end
+      if keeps then
+        local _, pullback <close> = bp.vjp(g, x)
+        pullback()
+      else
+        bp.grad(g)(x)
+      end
+      assert(seen > 0)
+    end
+  end)
+
   it("P16: bp.value outlives the tape, under full collections", function()
     local kept = {}
     for i = 1, 10 do
@@ -365,6 +419,28 @@ describe("P16: handles that outlive what they look at", function()
       full_collection()
     end
     for i = 1, 10 do same({ i, 2 * i }, kept[i]) end
+  end)
+end)
+
+describe("P17: live bytes", function()
+  it("P17: return after every operation's samples: plain, in a gradient, in a kept tape, and refused", function()
+    for _, row in ipairs(bp.ops()) do
+      for _, arguments in ipairs(operands.callable(row) and operands.samples(row) or {}) do
+        local sample = operands.sample(row, arguments, "f64")
+        local function use()
+          sample.f(sample.operands)
+          bp.grad(sample.f)(sample.operands)
+          local _, pullback = bp.vjp(sample.f, sample.operands)
+          pullback()
+          pcall(bp.grad(function(x) error(sample.f(x)) end), sample.operands)
+          pcall(bp.grad(function(x) return operands.callable(row)(x[1], { 1, 2, 99 }, 99) end), sample.operands)
+        end
+        use()
+        local before = live()
+        use()
+        assert.equal(before, live(), row.name)
+      end
+    end
   end)
 end)
 

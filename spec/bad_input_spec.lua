@@ -103,6 +103,52 @@ describe("differentiation", function()
   end)
 end)
 
+describe("constructors from tracked numbers", function()
+  it("refuse what they refuse of plain ones", function()
+    local row, number = bp.vector{ 1, 2 }, 3
+    for _, case in ipairs{
+      { { "bp.vector", "element 1", "vector" }, function(x, s) return bp.vector{ x, s } end },
+      { { "bp.vector", "element 2", "vector" }, function(x, s) return bp.vector{ s, x } end },
+      { { "bp.vector", "element 1", "matrix" }, function(x) return bp.vector{ bp.stack{ x } } end },
+      { { "bp.vector", "element 2", "string" }, function(_, s) return bp.vector{ s, "text" } end },
+      { { "bp.matrix", "row 1", "number" }, function(_, s) return bp.matrix{ s, s } end },
+      { { "bp.matrix", "row 2", "number" }, function(x, s) return bp.matrix{ x, s } end },
+      { { "bp.matrix", "row 1", "matrix" }, function(x) return bp.matrix{ bp.stack{ x } } end },
+      { { "bp.matrix", "element 1, 1", "vector" }, function(x) return bp.matrix{ { x } } end },
+    } do
+      refuse{
+        { case[1], function() bp.grad(function(p)
+          local y = case[2](p[1], p[2])
+          return y
+        end)({ row, number }) end },
+      }
+    end
+    same({ 2, 2 }, bp.grad(function(x) return bp.matrix{ x, { x[1], x[2] } } end)(row))
+  end)
+end)
+
+describe("clamp, leaky_relu and elu with tracked parameters", function()
+  it("refuse what they refuse with plain ones", function()
+    for _, case in ipairs{
+      { { "bp.elu", "argument 2" }, function(x) return bp.elu(x, x) end },
+      { { "bp.elu", "at most 2" }, function(x, s) return bp.elu(x, s, s) end },
+      { { "bp.elu", "argument 2" }, function(x, s) return bp.elu(x, m, s) end },
+      { { "bp.leaky_relu", "argument 2" }, function(x) return bp.leaky_relu(2, x) end },
+      { { "bp.clamp", "argument 2" }, function(x) return bp.clamp(x, x) end },
+      { { "bp.clamp", "argument 3" }, function(x, s) return bp.clamp(x, s, x) end },
+      { { "bp.clamp", "argument 3" }, function(x, s) return bp.clamp(x, s) end },
+      { { "bp.clamp", "at most 3" }, function(x, s) return bp.clamp(x, s, 5, 6) end },
+    } do
+      refuse{
+        { case[1], function() bp.grad(function(p)
+          local y = case[2](p[1], p[2])
+          return y
+        end)({ v, 0.5 }) end },
+      }
+    end
+  end)
+end)
+
 describe("operations in Lua", function()
   it("op, nograd and iso refuse what is no function", function()
     refuse{

@@ -464,6 +464,10 @@ describe("bp.iso", function()
       return bp.sum(s[1]) + 2 * bp.sum(s[2])
     end)({ x12, x12 }))
     close(x12, swap{ 1, x12 }[1])
+    same({ { 3, 4 }, { 1, 2 }, { { 1, 1 } } }, bp.grad(function(l) -- also two of one kind, and windows
+      local s = swap{ l[1], l[2] }
+      return bp.sum(s[1] * s[2]) + bp.sum(swap{ s[1], l[3][1] }[1])
+    end)({ x12, bp.vector{ 3, 4 }, bp.ones(1, 2) }))
   end)
 
   it("raises if a leaf is changed or lost", function()

@@ -344,6 +344,8 @@ describe("the softmax family:", function()
         close(value, v, tolerance)
         close(g, d, tolerance)
       end
+      local tracked = bp.grad(function(x, c) return bp.softmax_cross_entropy(x, c) end, { wrt = { 1, 2 } })
+      close({ g, { 0, 0, 0, 0 } }, { tracked(m, bp.vector(classes)) }, tolerance)
       for c = 1, 3 do
         local logits = bp.vector(points[1], dtype)
         local v, d = bp.value_and_grad(function(x) return bp.softmax_cross_entropy(x, c) end)(logits)

@@ -108,6 +108,8 @@ for _, dtype in ipairs(help.dtypes) do
         same(vector{ 1, 0, 2, 0, 0, 0 }, g)
         same({ 20, 0, 40, 0, 0, 0 }, pulled(function(x) return bp.gather(x, indices) end, v, vector{ 10, 20, 30 }))
       end
+      local tracked = bp.grad(function(p) return bp.gather(p.x, p.i) end)({ x = v, i = bp.vector{ 3, 1, 3 } })
+      same({ x = { 1, 0, 2, 0, 0, 0 }, i = { 0, 0, 0 } }, tracked)
       same(matrix{ { 4, 5, 6 }, { 4, 5, 6 }, { 1, 2, 3 } }, bp.gather(m, { 2, 2, 1 }))
       same({ { 3, 3, 3 }, { 3, 3, 3 } },
         pulled(function(x) return bp.gather(x, { 2, 2, 1 }) end, m, matrix{ { 1, 1, 1 }, { 2, 2, 2 }, { 3, 3, 3 } }))

@@ -119,6 +119,21 @@ describe("P11: windows", function()
     end)
   end
 
+  it("P11: windows without elements, also behind the end, and of a matrix without rows", function()
+    for _, f in ipairs{
+      function(x) return bp.sum(bp.slice(x, 4, 3)) + bp.sum(bp.slice(x, 2, 3)) end,
+      function(x) return bp.sum(bp.slice(x, 2, 3)) + bp.sum(bp.slice(x, 4, 3)) + bp.sum(bp.slice(x, 1, 0)) end,
+    } do
+      same({ 0, 1, 1 }, bp.grad(f)(bp.ones(3)))
+      same({ 0, 2, 2 }, bp.grad(function(x) return f(x * 2) end)(bp.ones(3)))
+    end
+    for j = 1, 3 do
+      local g = bp.grad(function(x) return bp.sum(bp.column(x * 2, j)) end)(bp.zeros(0, 3))
+      same("0x3", help.shape(g))
+      same("0x3", help.shape(bp.grad(function(x) return { bp.column(x, 1), bp.column(x, j) } end)(bp.zeros(0, 3))))
+    end
+  end)
+
   it("P11: the result is a window, and the whole has its own use before and after", function()
     same({ { 2, 2, 2 }, { 3, 3, 3 }, { 2, 2, 2 } }, bp.grad(function(x)
       local r = x[2]

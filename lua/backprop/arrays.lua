@@ -16,6 +16,11 @@ function functions.vector(list, dtype, surplus)
   if surplus ~= nil then raise("bp.vector: expected at most 2 arguments: a list and a dtype") end
   local plain = core.vector(list, dtype)
   if plain then return plain end
+  for i, element in ipairs(list) do
+    if kind(element) ~= "number" then
+      raise("bp.vector: element %d: expected a number, got %s", i, core.type_of(element))
+    end
+  end
   return core.stack(list, dtype)
 end
 
@@ -26,10 +31,11 @@ function functions.matrix(list, dtype, surplus)
   if plain then return plain end
   local rows, columns = {}, nil
   for i, row in ipairs(list) do
-    if kind(row) and kind(row) ~= "vector" then
-      raise("bp.matrix: row %d: expected a table of numbers or a vector, got %s", i, tree.describe(row))
+    local sort = kind(row)
+    if sort ~= "vector" and (sort or type(row) ~= "table") then
+      raise("bp.matrix: row %d: expected a table of numbers or a vector, got %s", i, core.type_of(row))
     end
-    rows[i] = kind(row) and row or functions.vector(row, dtype)
+    rows[i] = sort and row or functions.vector(row, dtype)
     columns = columns or #rows[1]
     if #rows[i] ~= columns then
       raise("bp.matrix: row %d has %d elements, the first has %d", i, #rows[i], columns)
@@ -132,23 +138,30 @@ core.set_functions {
 -- Parameters that are tracked: the row takes plain numbers only, so that no gradient is lost without a word; these are
 -- the same functions written in operations that have one.
 
-local function either_tracked(row, composed)
+-- A tracked number as a plain one; what else it may be is for the row to refuse.
+local function plain_number(x)
+  return kind(x) == "number" and core.value(x) or x
+end
+
+local function either_tracked(row, count, composed)
   return function(x, ...)
     local a, b = ...
-    if core.tracked(a) or core.tracked(b) then return composed(x, ...) end
-    return row(x, ...)
+    if not (core.tracked(a) or core.tracked(b)) then return row(x, ...) end
+    local fits = select("#", ...) == count and kind(a) == "number" and (count == 1 or kind(b) == "number")
+    if not fits then return row(x, plain_number(a), plain_number(b), select(3, ...)) end
+    return composed(x, a, b)
   end
 end
 
-functions.clamp = either_tracked(core.clamp, function(x, lo, hi)
+functions.clamp = either_tracked(core.clamp, 2, function(x, lo, hi)
   return core.minimum(core.maximum(x, lo), hi)
 end)
 
-functions.leaky_relu = either_tracked(core.leaky_relu, function(x, slope)
+functions.leaky_relu = either_tracked(core.leaky_relu, 1, function(x, slope)
   return core.where(core.greater(x, 0), x, x * slope)
 end)
 
-functions.elu = either_tracked(core.elu, function(x, alpha)
+functions.elu = either_tracked(core.elu, 1, function(x, alpha)
   return core.where(core.greater(x, 0), x, core.expm1(core.minimum(x, 0)) * alpha)
 end)
 

@@ -278,7 +278,7 @@ local function same_leaf(x, y)
   if kind(x) ~= kind(y) or kind(x) == nil then return false end
   if tracked(x) or tracked(y) then return false end
   if kind(x) == "number" then return x == y or (x ~= x and y ~= y) end
-  return core.storage_key(x) == core.storage_key(y)
+  return core.storage_key(core.value(x)) == core.storage_key(core.value(y))
 end
 
 local function check_unchanged(before, after)

@@ -50,14 +50,16 @@ void bp_make_room(lua_State *L, bp_state *s) {
   give_back(s); /* what the collector has freed just now */
 }
 
-/* Lua says only that there is no room: of a stack of a million values it is full, else memory has run out. */
+/* Lua says only that there is no room. If there is memory for the largest stack, it is the stack that is full. */
 void bp_check_stack(lua_State *L, bp_state *s, int values, const char *name) {
-  const int nearly_full = 900000;
+  const size_t largest = (size_t)1000000 * 16;
   if (lua_checkstack(L, values)) return;
   bp_make_room(L, s);
   if (lua_checkstack(L, values)) return;
-  if (lua_gettop(L) > nearly_full) bp_raise(L, s, "%s: stack overflow", name);
-  bp_raise_status(L, s, BP_NOMEM);
+  void *block = bp_resize(&s->cx, NULL, 0, largest);
+  if (block == NULL) bp_raise_status(L, s, BP_NOMEM);
+  bp_resize(&s->cx, block, largest, 0);
+  bp_raise(L, s, "%s: stack overflow", name);
 }
 
 int bp_argument_number(const char *name, int index) {

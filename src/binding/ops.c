@@ -174,15 +174,21 @@ static int64_t to_position(lua_State *L, bp_state *s, const entry *e, int index,
   return (int64_t)value - 1;
 }
 
+/* The array at an index, or the value of a tracked one, which its tape keeps; rank 0 if there is none. */
+static bp_array plain_array(lua_State *L, bp_state *s, int index, const char *name) {
+  const bp_variable *variable = bp_variable_at(L, s, index);
+  if (variable != NULL) return bp_check_variable(L, s, variable, name)->tape.nodes[variable->node].value;
+  return bp_handle_at(L, s, index) == NULL ? bp_shape_number() : bp_check_array(L, s, index, name)->array;
+}
+
 /* The storage belongs to a handle on the stack, so that an error leaves nothing behind. */
 static void read_indices(lua_State *L, bp_state *s, const entry *e, int index, const parameter *p, arguments *a) {
-  const bp_handle *handle = bp_handle_at(L, s, index);
+  const bp_array array = plain_array(L, s, index, e->name);
   size_t n = 1;
   double single = 0;
-  if (handle != NULL) {
-    bp_check_array(L, s, index, e->name);
-    if (handle->array.rank != 1) wrong(L, s, e, index, p);
-    n = handle->array.rows;
+  if (array.rank != 0) {
+    if (array.rank != 1) wrong(L, s, e, index, p);
+    n = array.rows;
   } else if (lua_istable(L, index)) {
     n = lua_rawlen(L, index);
   } else if (!read_number(L, s, index, e->name, &single)) {
@@ -194,8 +200,8 @@ static void read_indices(lua_State *L, bp_state *s, const entry *e, int index, c
   int64_t *positions = a->held->array.data;
   for (size_t k = 0; k < n; k++) {
     double value = single;
-    if (handle != NULL) {
-      value = bp_load(&handle->array, k, 0);
+    if (array.rank != 0) {
+      value = bp_load(&array, k, 0);
     } else if (lua_istable(L, index)) {
       lua_rawgeti(L, index, (lua_Integer)k + 1);
       if (!read_number(L, s, -1, e->name, &value))
@@ -211,11 +217,11 @@ static void read_indices(lua_State *L, bp_state *s, const entry *e, int index, c
 }
 
 /* A target of class numbers: a number, a list, or a vector where the logits are a batch. */
-static bool is_classes(lua_State *L, bp_state *s, int index, const arguments *a) {
-  const bp_handle *handle = bp_handle_at(L, s, index);
-  if (handle != NULL) return handle->array.rank == 1 && a->operands.count > 0 && a->arrays[0].rank == 2;
+static bool is_classes(lua_State *L, bp_state *s, const entry *e, int index, const arguments *a) {
+  const bp_array array = plain_array(L, s, index, e->name);
+  if (array.rank != 0) return array.rank == 1 && a->operands.count > 0 && a->arrays[0].rank == 2;
   double number;
-  return lua_istable(L, index) || read_number(L, s, index, "target", &number);
+  return lua_istable(L, index) || read_number(L, s, index, e->name, &number);
 }
 
 static int64_t read_integer(lua_State *L, bp_state *s, const entry *e, int index, const parameter *p) {
@@ -268,7 +274,7 @@ static bool read_argument(lua_State *L, bp_state *s, const entry *e, const param
     return !absent;
   case INDICES: read_indices(L, s, e, index, p, a); return true;
   case TARGET:
-    if (is_classes(L, s, index, a))
+    if (is_classes(L, s, e, index, a))
       read_indices(L, s, e, index, p, a);
     else if (bp_read_operand(L, s, index, e->name, &a->operands, a->operands.count, &a->box))
       a->operands.count++;

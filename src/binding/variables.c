@@ -192,6 +192,10 @@ void bp_push_value(lua_State *L, bp_state *s, const char *name) {
     bp_push_object(L, variable->box, variable->node);
   } else if (node->value.rank == 0) {
     lua_pushnumber(L, node->number);
+  } else if (node->value.buffer == NULL) {
+    bp_raise(L, s,
+             "bp.value: the sweep has gone past this tracked array and given its values back; take them "
+             "before, in the forward");
   } else {
     /* The new handle may make the collector close the tape of a pullback that was dropped: look again after it. */
     bp_handle *handle = bp_push_handle(L, s);

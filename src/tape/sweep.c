@@ -148,7 +148,8 @@ static bp_status window_destination(bp_tape *tape, bp_index root, const bp_array
   }
   d->to = window_of(&tape->nodes[root].value, view, &slot->gradient);
   d->accumulate = true;
-  if (slot->state == BP_SLOT_OWNED) return BP_OK;
+  /* An empty window may lie behind the end: it says nothing about what is written. */
+  if (slot->state == BP_SLOT_OWNED || bp_count(&d->to) == 0) return BP_OK;
   size_t size = bp_element_size((bp_dtype)d->to.dtype);
   size_t from = (size_t)((char *)d->to.data - (char *)slot->gradient.data) / size, to = from + bp_count(&d->to);
   bool within = from >= slot->from && to <= slot->to;

@@ -130,8 +130,10 @@ bp_status bp_node_check(bp_tape *tape, bp_index index, const bp_op *used_by) {
   const bp_node *node = &tape->nodes[index];
   if (!bp_node_is_changed(node)) return BP_OK;
   const char *recorded = node->op == NULL ? NULL : node->op->name;
-  return bp_fail(tape->cx, "bp.%s: an array that it needs (%s%s) was changed in place after it was recorded",
-                 used_by->name, recorded == NULL ? "an argument" : "the result of ", recorded == NULL ? "" : recorded);
+  bool ours = strchr(used_by->name, '.') == NULL && (used_by->flags & BP_OP_GIVES) == 0;
+  return bp_fail(tape->cx, "%s%s: an array that it needs (%s%s) was changed in place after it was recorded",
+                 ours ? "bp." : "", used_by->name, recorded == NULL ? "an argument" : "the result of ",
+                 recorded == NULL ? "" : recorded);
 }
 
 /* ---- recording --------------------------------------------------------------------------------------------------- */

@@ -1,0 +1,28 @@
+-- Ten defects, each a small change of one file: what stands there, exactly once, and what is put in its place. One that
+-- no longer fits its file is an error: then choose another place for it.
+
+return {
+  { name = "a sign", file = "src/kernels/formulas.h", from = "-g * sin(x))", to = "g * sin(x))" },
+  { name = "a missed addition", file = "src/kernels/reduce.c",
+    from = "d->accumulate ? bp_load(&d->to, i, j) + value : value", to = "value" },
+  { name = "a stale read", file = "src/ops/linalg.c",
+    from = "bp_gemv(call->cx, matrix, transposed, g, d->accumulate, &d->to);",
+    to = "bp_gemv(call->cx, matrix, transposed, g, true, &d->to);" },
+  { name = "a leak", file = "src/tape/tape.c", from = "  bp_buffer_release(cx, a->index_buffer);\n", to = "" },
+  { name = "a wrong shape rule", file = "src/ops/op.c", from = "x->rows != largest->cols",
+    to = "x->rows > largest->cols" },
+  { name = "a swapped operand", file = "src/ops/linalg.c",
+    from = "bp_contribute(call->cx, g, INPUT(1 - k), GRADIENT(k))",
+    to = "bp_contribute(call->cx, g, INPUT(k), GRADIENT(k))" },
+  { name = "a lost version bump", file = "src/binding/inplace.c",
+    from = "  bp_fill(&s->cx, &x->array, lua_tonumber(L, 2));\n  touch(&x->array);\n",
+    to = "  bp_fill(&s->cx, &x->array, lua_tonumber(L, 2));\n" },
+  { name = "a double release", file = "src/binding/arrays.c",
+    from = "  bp_array_release(&s->cx, &handle->array);\n  handle->array.rank = 0;\n",
+    to = "  bp_buffer_release(&s->cx, handle->array.buffer);\n  bp_array_release(&s->cx, &handle->array);\n"
+      .. "  handle->array.rank = 0;\n" },
+  { name = "a wrong tie", file = "src/kernels/reduce.c", from = "isnan(y) ? y : g / (double)ties",
+    to = "isnan(y) ? y : g" },
+  { name = "a missing zero", file = "src/kernels/loops/product.c",
+    from = "  if (!accumulate)\n    for (size_t j = 0; j < cols; j++) y[j] = 0;\n", to = "" },
+}

@@ -1,0 +1,34 @@
+-- Lua in processes of their own, with this one's module paths, for what may crash and for the ends of states. LUA names
+-- the interpreter.
+
+local process = {}
+
+local function quote(text)
+  return "'" .. text:gsub("'", [['\'']]) .. "'"
+end
+
+-- Runs lua with arguments; returns all that it printed. An error of the script's and a signal raise.
+function process.lua(...)
+  local words = {
+    "LUA_PATH_5_4=" .. quote(package.path), "LUA_CPATH_5_4=" .. quote(package.cpath), os.getenv "LUA" or "lua5.4",
+  }
+  for _, argument in ipairs{ ... } do words[#words + 1] = quote(tostring(argument)) end
+  local pipe = assert(io.popen(table.concat(words, " ") .. " 2>&1"))
+  local output = pipe:read "a"
+  local ok, how, code = pipe:close()
+  if not ok then error(("%s %d: %s"):format(how, code, output), 2) end
+  return output
+end
+
+-- The same for a script given as text.
+function process.script(text)
+  local path = os.tmpname()
+  local _ <close> = setmetatable({}, { __close = function() os.remove(path) end })
+  do
+    local file <close> = assert(io.open(path, "w"))
+    file:write(text)
+  end
+  return process.lua(path)
+end
+
+return process
