@@ -366,7 +366,6 @@ end
 --- nil and the number of directions that were compared; or what failed, and a message.
 function oracle.judge(p)
   local ok, told = pcall(judge, p)
-  bp.check_finite(false)
   if ok then return nil, told end
   if getmetatable(told) == Failure then return told.kind, told.message end
   return "crash of the harness", tostring(told)
