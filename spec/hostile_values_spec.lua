@@ -191,6 +191,39 @@ describe("a pullback closed twice", function()
   end)
 end)
 
+describe("a finalizer that releases an operand", function()
+  -- The collector runs wherever the library asks Lua for memory: also between reading an operand and using it.
+  local calls = {
+    ["of an operator"] = function(x) return x + x end,
+    ["of an operation with attributes"] = function(x) return bp.sum(x, 1) end,
+    ["of a list"] = function(x) return bp.concat{ x, x, x, x, x, x, x, x, x, x } end,
+    ["of a row"] = function(x) return x[1] end,
+    ["of a table"] = function(x) return x:totable() end,
+    ["of a copy onto itself"] = function(x) return bp.slice(x, 1, 2):copy(bp.slice(x, 2, 3)) end,
+    ["of a gradient's argument"] = function(x)
+      return bp.grad(function(t) return bp.sum(t[1]) end)({ x, x, x })
+    end,
+  }
+  for name, call in pairs(calls) do
+    it(name .. ": it is used whole, or said to be released", function()
+      once(function()
+        local before = collectgarbage("incremental", 10, 1000) -- the collector is always at work
+        for _ = 1, 4 do
+          local x = bp.ones(3, 40)
+          setmetatable({}, { __gc = function() bp.release(x) end })
+          local ok, message
+          repeat
+            ok, message = pcall(call, x)
+          until not ok
+          assert(message:find("released", 1, true), message)
+        end
+        collectgarbage("incremental", 200, 100)
+        collectgarbage(before)
+      end)
+    end)
+  end
+end)
+
 describe("a million live variables", function()
   it("are recorded, kept, swept and given back", function()
     local n = 1000000

@@ -186,8 +186,11 @@ static int array_index(lua_State *L) {
   } else if (x->rank == 1) {
     lua_pushnumber(L, bp_load(x, i, 0));
   } else {
-    bp_array row = bp_window_row(x, i);
-    bp_push_shared(L, s, &row, handle->read_only);
+    /* Looked at again: a finalizer may have released it. */
+    bp_handle *row = bp_push_handle(L, s);
+    row->array = bp_window_row(&bp_check_array(L, s, 1, "m[i]")->array, i);
+    row->read_only = handle->read_only;
+    bp_buffer_retain(row->array.buffer);
   }
   return 1;
 }
@@ -285,7 +288,7 @@ static void push_row_table(lua_State *L, const bp_array *x, size_t i) {
 /* core.totable(x), of a plain array. */
 static int totable(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  bp_array x = bp_check_array(L, s, 1, "x:totable")->array;
+  bp_array x = *bp_keep_array(L, s, 1, "x:totable");
   if (x.rank == 1) {
     push_row_table(L, &x, 0);
     return 1;
@@ -349,7 +352,7 @@ static int array_tostring(lua_State *L) {
   if (handle == NULL || handle->array.rank == 0)
     lua_pushstring(L, bp_type_of(L, s, 1));
   else
-    bp_push_text(L, &handle->array);
+    bp_push_text(L, bp_keep_array(L, s, 1, "tostring"));
   return 1;
 }
 
@@ -398,6 +401,7 @@ static int release(lua_State *L) {
   bp_handle *handle = bp_handle_at(L, s, 1);
   if (handle == NULL) return bp_raise(L, s, "bp.release: expected an array, got %s", bp_type_of(L, s, 1));
   if (handle->array.buffer != NULL && handle->array.buffer->references == 1) s->unreported -= bp_unseen(&handle->array);
+  s->epoch++;
   return collect(L);
 }
 

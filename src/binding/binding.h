@@ -22,6 +22,7 @@ typedef struct bp_state {
   int tape_handles;        /* those in no use */
   int tapes;               /* the table that keeps the tapes' memory */
   struct bp_box *free_box; /* tapes in no use */
+  uint32_t epoch;          /* counts arrays released and tapes closed: what finalizers can do to operands */
   ptrdiff_t unreported;    /* bytes in handles that the collector has not been told about */
   char source_prefix[256]; /* of our own Lua files, to find the user's line */
 } bp_state;
@@ -108,6 +109,8 @@ bp_handle *bp_push_new(lua_State *L, bp_state *s, bp_array shape);
 void bp_hold(bp_state *s, bp_handle *handle, const bp_array *array);
 /* Pushes a handle that shares the array. */
 bp_handle *bp_push_shared(lua_State *L, bp_state *s, const bp_array *array, bool read_only);
+/* Pushes a handle that shares the array at an index, so that it stays whatever finalizers release. */
+const bp_array *bp_keep_array(lua_State *L, bp_state *s, int index, const char *name);
 void bp_push_variable(lua_State *L, bp_state *s, bp_box *box, bp_index node);
 /* What the collector does not see of an array that a handle brings: the block, and twice the handle, which its finalizer
  * makes live for another cycle. Of small arrays the latter is most: with nothing for it, a collector in incremental mode

@@ -108,6 +108,14 @@ bp_handle *bp_push_shared(lua_State *L, bp_state *s, const bp_array *array, bool
   return handle;
 }
 
+const bp_array *bp_keep_array(lua_State *L, bp_state *s, int index, const char *name) {
+  bp_handle *keeper = bp_push_handle(L, s);
+  keeper->array = bp_check_array(L, s, index, name)->array; /* looked at after the handle was made */
+  keeper->read_only = true;
+  bp_buffer_retain(keeper->array.buffer);
+  return &keeper->array;
+}
+
 void bp_push_variable(lua_State *L, bp_state *s, bp_box *box, bp_index node) {
   uint32_t generation = box->tape.generation;
   bp_variable *variable = lua_newuserdatauv(L, sizeof *variable, 0);

@@ -340,23 +340,41 @@ static bool is_window_of_read_only(lua_State *L, bp_state *s, const entry *e, co
   return false;
 }
 
+/* Whatever asks Lua for memory may run finalizers, and these may release an array or close a tape that an operand was
+ * read from. So operands are read again where that has happened; but not for ever. */
+enum { MOST_READINGS = 100 };
+
+static bool read_again(lua_State *L, bp_state *s, const entry *e, int readings) {
+  if (readings == MOST_READINGS) bp_raise(L, s, "%s: finalizers release arrays all the time", e->name);
+  return true;
+}
+
 /* One result of values only. */
 static int call_plain(lua_State *L, bp_state *s, const entry *e) {
   const bp_op *op = e->op;
   arguments a;
   bp_outcome outcome;
   bp_handle *handle = NULL;
+  bp_tape *tape;
+  bp_status status = BP_NOMEM;
   a.operands = (bp_operands){(size_t)e->count, a.arrays, a.few_numbers, a.nodes};
-  a.box = NULL;
-  for (int k = 0; k < e->count; k++)
-    if (!bp_read_operand(L, s, k + 1, e->name, &a.operands, (size_t)k, &a.box))
-      wrong(L, s, e, k + 1, &e->parameters[k]);
-  bp_tape *tape = a.box == NULL ? NULL : &a.box->tape;
-  if (may_give_arrays(e, &a)) {
-    bp_report(L, s);
-    handle = bp_push_handle(L, s);
+  for (int readings = 0; read_again(L, s, e, readings); readings++) {
+    const uint32_t epoch = s->epoch;
+    a.box = NULL;
+    for (int k = 0; k < e->count; k++)
+      if (!bp_read_operand(L, s, k + 1, e->name, &a.operands, (size_t)k, &a.box))
+        wrong(L, s, e, k + 1, &e->parameters[k]);
+    tape = a.box == NULL ? NULL : &a.box->tape;
+    if (handle == NULL && may_give_arrays(e, &a)) {
+      bp_report(L, s);
+      handle = bp_push_handle(L, s);
+    }
+    if (s->epoch != epoch) continue;
+    status = bp_apply(&s->cx, tape, op, &a.operands, NULL, &outcome);
+    if (status != BP_NOMEM || readings > 0) break;
+    bp_make_room(L, s);
   }
-  BP_TRY(L, s, bp_apply(&s->cx, tape, op, &a.operands, NULL, &outcome));
+  if (status != BP_OK) bp_raise_status(L, s, status);
   if (outcome.node != BP_NONE) {
     bp_push_variable(L, s, a.box, outcome.node);
     if (s->cx.timing || tape->check_finite) bp_trace(L, s, a.box, outcome.node);
@@ -374,16 +392,27 @@ static int call(lua_State *L, bp_state *s, const entry *e, int given) {
   const bp_op *op = e->op;
   bp_outcome outcomes[BP_MAX_RESULTS];
   arguments a;
-  read_arguments(L, s, e, given, &a);
-  int results = op->result_count == 0 ? 1 : (int)op->result_count;
-  bool handles = may_give_arrays(e, &a);
-  if (handles) {
-    bp_report(L, s);
-    for (int k = 0; k < results; k++) bp_push_handle(L, s);
+  bp_tape *tape;
+  bp_status status = BP_NOMEM;
+  int results = op->result_count == 0 ? 1 : (int)op->result_count, first = 0;
+  bool handles = false;
+  for (int readings = 0; read_again(L, s, e, readings); readings++) {
+    const uint32_t epoch = s->epoch;
+    lua_settop(L, given);
+    read_arguments(L, s, e, given, &a);
+    handles = may_give_arrays(e, &a);
+    if (handles) {
+      bp_report(L, s);
+      for (int k = 0; k < results; k++) bp_push_handle(L, s);
+    }
+    if (s->epoch != epoch) continue;
+    first = lua_gettop(L) - results + 1;
+    tape = a.box == NULL ? NULL : &a.box->tape;
+    status = bp_apply(&s->cx, tape, op, &a.operands, e->has_attributes ? &a.attributes : NULL, outcomes);
+    if (status != BP_NOMEM || readings > 0) break;
+    bp_make_room(L, s);
   }
-  int first = lua_gettop(L) - results + 1;
-  bp_tape *tape = a.box == NULL ? NULL : &a.box->tape;
-  BP_TRY(L, s, bp_apply(&s->cx, tape, op, &a.operands, e->has_attributes ? &a.attributes : NULL, outcomes));
+  if (status != BP_OK) bp_raise_status(L, s, status);
   if (a.held != NULL) bp_array_release(&s->cx, &a.held->array);
   for (int k = 0; k < results; k++) {
     const bp_outcome *outcome = &outcomes[k];

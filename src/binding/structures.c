@@ -43,31 +43,30 @@ static const bp_array *check_into(bp_walk *w, int index, const bp_array *value) 
   return into;
 }
 
+/* Adds the leaf at an index, which is no instance, to the tape. */
+static bp_status add_leaf(bp_walk *w, int index, int other, bp_index *leaf) {
+  lua_State *L = w->L;
+  if (lua_type(L, index) == LUA_TNUMBER) {
+    double number = lua_tonumber(L, index);
+    bp_array value = bp_number_at(&number);
+    return bp_tape_leaf(&w->box->tape, &value, NULL, leaf);
+  }
+  const bp_handle *handle = bp_handle_at(L, w->s, index);
+  if (handle == NULL || handle->array.rank == 0) refuse_leaf(w, index);
+  if (w->updates) bp_check_writable(L, w->s, index, w->leaf);
+  return bp_tape_leaf(&w->box->tape, &handle->array, other == 0 ? NULL : check_into(w, other, &handle->array), leaf);
+}
+
 static void track_leaf(bp_walk *w, bp_sort what, int other) {
   lua_State *L = w->L;
-  bp_tape *tape = &w->box->tape;
   int index = lua_gettop(L);
-  double number;
-  bp_array value;
-  bp_index leaf = 0;
-  const bp_array *into = NULL;
   if (what == BP_INSTANCE) {
     bp_track_object(L, w->s, w->box);
-    lua_replace(L, index);
-    return;
-  }
-  if (lua_type(L, index) == LUA_TNUMBER) {
-    number = lua_tonumber(L, index);
-    value = bp_number_at(&number);
   } else {
-    const bp_handle *handle = bp_handle_at(L, w->s, index);
-    if (handle == NULL || handle->array.rank == 0) refuse_leaf(w, index);
-    if (w->updates) bp_check_writable(L, w->s, index, w->leaf);
-    value = handle->array;
-    if (other != 0) into = check_into(w, other, &value);
+    bp_index leaf = 0;
+    BP_TRY(L, w->s, add_leaf(w, index, other, &leaf));
+    bp_push_variable(L, w->s, w->box, leaf);
   }
-  BP_TRY(L, w->s, bp_tape_leaf(tape, &value, into, &leaf));
-  bp_push_variable(L, w->s, w->box, leaf);
   lua_replace(L, index);
 }
 

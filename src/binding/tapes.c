@@ -30,6 +30,7 @@ static bp_box *take_box(lua_State *L, bp_state *s) {
 }
 
 static void close_box(lua_State *L, bp_state *s, bp_box *box) {
+  s->epoch++;
   bp_tape_close(&box->tape);
   luaL_unref(L, LUA_REGISTRYINDEX, box->table);
   box->table = LUA_NOREF;
