@@ -390,7 +390,7 @@ static int collect(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_handle *handle = bp_handle_at(L, s, 1);
   if (handle == NULL) return 0;
-  bp_array_release(&s->cx, &handle->array);
+  if (!s->cx.closed) bp_array_release(&s->cx, &handle->array); /* else it is gone */
   handle->array.rank = 0;
   return 0;
 }
@@ -400,7 +400,8 @@ static int release(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_handle *handle = bp_handle_at(L, s, 1);
   if (handle == NULL) return bp_raise(L, s, "bp.release: expected an array, got %s", bp_type_of(L, s, 1));
-  if (handle->array.buffer != NULL && handle->array.buffer->references == 1) s->unreported -= bp_unseen(&handle->array);
+  if (!s->cx.closed && handle->array.buffer != NULL && handle->array.buffer->references == 1)
+    s->unreported -= bp_unseen(&handle->array);
   s->epoch++;
   return collect(L);
 }

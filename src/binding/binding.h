@@ -116,7 +116,7 @@ void bp_push_variable(lua_State *L, bp_state *s, bp_box *box, bp_index node);
  * makes live for another cycle. Of small arrays the latter is most: with nothing for it, a collector in incremental mode
  * falls behind without end. */
 static inline ptrdiff_t bp_unseen(const bp_array *array) {
-  return (ptrdiff_t)(array->buffer->block_size + 2 * sizeof(bp_handle));
+  return (ptrdiff_t)(array->buffer->capacity + 2 * BP_ALIGNMENT + 2 * sizeof(bp_handle));
 }
 /* Tells the collector of bytes it cannot see, if they are many. May run finalizers. */
 void bp_report(lua_State *L, bp_state *s);

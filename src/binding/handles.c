@@ -32,6 +32,7 @@ static void check_usable(lua_State *L, bp_state *s, const bp_handle *handle, con
   if (handle->given)
     bp_raise(L, s, "%s: the array was given to a gradient by the pullback that returned it; clone it to keep it", name);
   if (handle->array.rank == 0) bp_raise(L, s, "%s: the array was released", name);
+  if (s->cx.closed) bp_raise(L, s, "%s: the state is ending", name);
 }
 
 bp_handle *bp_check_array(lua_State *L, bp_state *s, int index, const char *name) {

@@ -23,8 +23,29 @@ static size_t class_of(size_t bytes, size_t *capacity) {
   return (exponent - 6) * 4 + steps;
 }
 
+typedef struct borrowed {
+  bp_buffer buffer;
+  bp_loan loan;
+} borrowed;
+
+static void enlist(bp_context *cx, bp_buffer *buffer) {
+  buffer->before = NULL;
+  buffer->after = cx->pool.all;
+  if (buffer->after != NULL) buffer->after->before = buffer;
+  cx->pool.all = buffer;
+}
+
+static size_t block_size(size_t capacity) {
+  return capacity + 2 * BP_ALIGNMENT;
+}
+
 static void give_back(bp_context *cx, bp_buffer *buffer) {
-  bp_resize(cx, buffer->block, buffer->block_size, 0);
+  if (buffer->after != NULL) buffer->after->before = buffer->before;
+  if (buffer->before != NULL)
+    buffer->before->after = buffer->after;
+  else
+    cx->pool.all = buffer->after;
+  bp_resize(cx, buffer->block, buffer->loan != NULL ? sizeof(borrowed) : block_size(buffer->capacity), 0);
 }
 
 static void drop_class(bp_context *cx, size_t size_class) {
@@ -52,16 +73,15 @@ static void trim(bp_context *cx, size_t capacity) {
 }
 
 static bp_buffer *allocate(bp_context *cx, size_t size_class, size_t capacity) {
-  size_t block_size = capacity + 2 * BP_ALIGNMENT;
-  char *block = bp_resize(cx, NULL, 0, block_size);
+  char *block = bp_resize(cx, NULL, 0, block_size(capacity));
   if (block == NULL) return NULL;
   size_t misfit = (uintptr_t)block % BP_ALIGNMENT;
   bp_buffer *buffer = (bp_buffer *)(void *)(block + (misfit == 0 ? 0 : BP_ALIGNMENT - misfit));
   buffer->capacity = capacity;
   buffer->size_class = (uint32_t)size_class;
   buffer->block = block;
-  buffer->block_size = block_size;
   buffer->loan = NULL;
+  enlist(cx, buffer);
   cx->stats.allocations++;
   return buffer;
 }
@@ -86,16 +106,12 @@ bp_buffer *bp_buffer_new(bp_context *cx, size_t bytes) {
   return buffer;
 }
 
-typedef struct borrowed {
-  bp_buffer buffer;
-  bp_loan loan;
-} borrowed;
-
 bp_buffer *bp_buffer_borrow(bp_context *cx, const bp_loan *loan) {
   borrowed *block = bp_resize(cx, NULL, 0, sizeof *block);
   if (block == NULL) return NULL;
   block->loan = *loan;
-  block->buffer = (bp_buffer){.references = 2, .block = block, .block_size = sizeof *block, .loan = &block->loan};
+  block->buffer = (bp_buffer){.references = 2, .block = block, .loan = &block->loan};
+  enlist(cx, &block->buffer);
   return &block->buffer;
 }
 
@@ -121,4 +137,14 @@ void bp_buffer_release(bp_context *cx, bp_buffer *buffer) {
   buffer->next = cx->pool.freed[buffer->size_class];
   cx->pool.freed[buffer->size_class] = buffer;
   cx->stats.bytes_pooled += buffer->capacity;
+}
+
+void bp_buffers_end(bp_context *cx) {
+  bp_pool_drop(cx);
+  while (cx->pool.all != NULL) {
+    if (cx->pool.all->loan != NULL)
+      end_loan(cx, cx->pool.all);
+    else
+      give_back(cx, cx->pool.all);
+  }
 }

@@ -22,10 +22,10 @@ struct bp_buffer {
   uint32_t size_class;
   uint32_t references;
   uint32_t version;
-  bp_buffer *next; /* in the pool: freed before this one */
-  void *block;     /* what the allocator gave; the buffer stands inside it, aligned */
-  size_t block_size;
-  const bp_loan *loan; /* of a borrowed buffer, else NULL */
+  bp_buffer *next;           /* in the pool: freed before this one */
+  void *block;               /* what the allocator gave; the buffer stands inside it, aligned */
+  const bp_loan *loan;       /* of a borrowed buffer, else NULL */
+  bp_buffer *before, *after; /* in the context's list of all that it has from the allocator */
 };
 
 enum { BP_ALIGNMENT = 64, BP_SIZE_CLASSES = 128 };
@@ -33,6 +33,7 @@ enum { BP_ALIGNMENT = 64, BP_SIZE_CLASSES = 128 };
 typedef struct bp_pool {
   bp_buffer *freed[BP_SIZE_CLASSES]; /* most recently freed first */
   size_t peak_live;
+  bp_buffer *all; /* what there is, in use or not */
 } bp_pool;
 
 /* A buffer of at least `bytes` with one reference, or NULL when the allocator refuses. */
@@ -54,5 +55,9 @@ static inline void *bp_buffer_data(bp_buffer *buffer) {
 
 /* Returns all pooled buffers to the allocator. */
 void bp_pool_drop(bp_context *cx);
+
+/* Returns what is still in use, too. Lua calls no finalizers of objects that are made while a state ends (by other
+ * finalizers): their buffers would be lost. */
+void bp_buffers_end(bp_context *cx);
 
 #endif

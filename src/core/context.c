@@ -12,8 +12,8 @@ void bp_context_open(bp_context *cx, bp_allocator *allocate, void *allocator_dat
 }
 
 void bp_context_close(bp_context *cx) {
-  bp_pool_drop(cx);
-  cx->closed = true;
+  cx->closed = true; /* first: a host that is told of its loan's end cannot ask for more */
+  bp_buffers_end(cx);
 }
 
 bp_status bp_fail(bp_context *cx, const char *format, ...) {
