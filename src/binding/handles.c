@@ -77,9 +77,10 @@ bp_handle *bp_push_handle(lua_State *L, bp_state *s) {
   return handle;
 }
 
-/* Eight mebibytes at a time: a step of the collector for every small array would cost more than it frees. */
+/* A mebibyte at a time: a step of the collector for every small array costs more than it frees, and a longer wait lets
+   so many buffers be alive at once that they push the weights out of the cache. */
 void bp_report(lua_State *L, bp_state *s) {
-  const ptrdiff_t enough = (ptrdiff_t)1 << 23;
+  const ptrdiff_t enough = (ptrdiff_t)1 << 20;
   if (s->unreported < enough) return;
   int kilobytes = (int)(s->unreported >> 10);
   s->unreported = 0;
