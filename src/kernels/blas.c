@@ -33,10 +33,6 @@ void bp_set_threads(int threads) {
   openblas_set_num_threads(threads);
 }
 
-int bp_get_threads(void) {
-  return openblas_get_num_threads();
-}
-
 bool bp_threads_are_default(void) {
-  return bp_get_threads() == openblas_get_num_procs();
+  return openblas_get_num_threads() == openblas_get_num_procs();
 }

@@ -72,11 +72,6 @@ bp_status bp_shape_same(bp_call *call) {
   return BP_OK;
 }
 
-bp_status bp_shape_to_number(bp_call *call) {
-  *RESULT = bp_shape_number();
-  return BP_OK;
-}
-
 extern const bp_family bp_arithmetic_family, bp_math_family, bp_reduce_family, bp_linalg_family, bp_shape_family,
     bp_fused_family;
 

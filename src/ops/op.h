@@ -24,8 +24,6 @@ bp_status bp_common_dtype(bp_call *call, bp_dtype *dtype);
 bp_status bp_shape_broadcast(bp_call *call);
 /* The result has the shape of the first input. */
 bp_status bp_shape_same(bp_call *call);
-/* The result is a number. */
-bp_status bp_shape_to_number(bp_call *call);
 
 /* What the rows of element-wise formulas carry as their data. Such a call on numbers alone needs no shape rule, no
  * storage and none of the rules for arrays: the engine takes the rule for numbers. */

@@ -216,10 +216,6 @@ void bp_sweep_seed_object(bp_tape *tape, bp_index index) {
   tape->slots[index].state = BP_SLOT_OWNED;
 }
 
-bool bp_sweep_reached(const bp_tape *tape, bp_index index) {
-  return tape->slots[tape->nodes[index].root].state != BP_SLOT_EMPTY;
-}
-
 /* ---- one operation ----------------------------------------------------------------------------------------------- */
 
 /* An operation that passes its cotangent on needs no arithmetic where it is the first to contribute. */

@@ -167,8 +167,6 @@ bp_status bp_sweep_gradient(bp_tape *tape, bp_index leaf, bp_outcome *gradient);
 bp_status bp_sweep_multiply(bp_tape *tape, bp_index leaf);
 /* Fills what windows have left out of a leaf's gradient with zeros. */
 void bp_sweep_complete(bp_tape *tape, bp_index leaf);
-/* Whether a cotangent has arrived at a node. */
-bool bp_sweep_reached(const bp_tape *tape, bp_index index);
 /* Forgets all slots. */
 void bp_sweep_end(bp_tape *tape);
 
