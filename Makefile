@@ -275,6 +275,7 @@ tsan: deps
 
 # Lines of src/ that the specs and a bounded memtest run, into build/coverage; see spec/coverage.lua.
 coverage: deps
+	@$(MAKE) $(AGAIN) all
 	@$(MAKE) $(AGAIN) $(call own_build,coverage) CFLAGS='-O0 --coverage' LDFLAGS=--coverage all memtest-host
 	@find build/coverage -name '*.gcda' -delete
 	@$(MAKE) --no-print-directory $(call own_build,coverage) coverage-run
