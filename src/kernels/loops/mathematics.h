@@ -226,8 +226,9 @@ static inline real bell_over_small(real x) {
 /* Twice the distribution function, erfc(-x / sqrt(2)). What rounding the argument loses is put back by the slope, since
  * erfc multiplies it by up to 1,400. `bell` is e^(-x^2 / 2). In double, as an f32's erfc alone is 2.4 units off. */
 static inline double twice_normal(real x, real bell) {
-  const real c = C(0.70710678118654752440), c_high = leading_half(c);
-  const real c_low = C(0.70710678118654752440L - (long double)c_high), x_high = leading_half(x);
+  const real c = C(0x1.6a09e667f3bcdp-1); /* sqrt(1/2) and, below, its parts: the second has the digits beyond c's */
+  const real c_high = BP_DTYPE_F32 ? C(0x1.6ap-1) : C(0x1.6a09e6p-1);
+  const real c_low = BP_DTYPE_F32 ? C(0x1.3cccfe7799211p-14) : C(0x1.9fcef32422cbfp-27), x_high = leading_half(x);
   const real t = -x * c, lost = -(x_high * c_high + t + x_high * c_low + (x - x_high) * c);
   return (double)erfc(t) - (double)(C(1.12837916709551257390) * bell * lost);
 }
