@@ -42,12 +42,17 @@ local functions = {
   reciprocal = { { 1e-300, 1e300 }, { -1e-38, -1e38 } },
 }
 
+-- In one order, so that each gets the same points in every run.
+local names = {}
+for name in pairs(functions) do names[#names + 1] = name end
+table.sort(names)
+
 -- The operations that a processor rounds rightly by itself need no reference of their own.
 function exact.sqrt(x) return math.sqrt(x), 0.0, 0 end
 function exact.square(x) return x * x, 0.0, 0 end
 function exact.reciprocal(x) return 1 / x, 0.0, 0 end
 
--- Lehmer's generator: the same points in every run.
+-- Lehmer's generator.
 local state = 4711
 local function draw()
   state = state * 48271 % 2147483647
@@ -91,7 +96,8 @@ describe("accuracy:", function()
 
   for _, dtype in ipairs(help.dtypes) do
     local format = exact.formats[dtype]
-    for name, intervals in pairs(functions) do
+    for _, name in ipairs(names) do
+      local intervals = functions[name]
       it(("%s in %s is within 3 units at every level and in every place"):format(name, dtype), function()
         local points, truths = points_of(intervals, dtype), {}
         for i, x in ipairs(points) do truths[i] = { exact[name](x) } end
