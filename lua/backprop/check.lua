@@ -17,6 +17,7 @@ local kind, raise = core.kind, core.raise
 local check = {}
 
 local FEW = 64 -- so many components are all looked at
+local CLEARLY = 1 + 1e-6 -- worse by more than rounding: of equally wrong components the first is named, on any machine
 
 -- Elements: leaves of the arguments, one number at a time ----------------------------------------------------------
 
@@ -242,7 +243,7 @@ function check.check(f, ...)
   for _, direction in ipairs(directions_of(elements, core.rng(options.seed))) do
     local mismatch, told = compare(evaluate, elements, direction, options)
     if told then report.checked = report.checked + 1 else report.skipped = report.skipped + 1 end
-    if mismatch and (not report.worst or mismatch.error > report.worst.error) then report.worst = mismatch end
+    if mismatch and (not report.worst or mismatch.error > CLEARLY * report.worst.error) then report.worst = mismatch end
   end
   if report.worst then
     raise("bp.check: %s: the gradient is %.10g, finite differences give %.10g", report.worst.path,
