@@ -63,6 +63,69 @@ describe("the gradient of an instance", function()
   end)
 end)
 
+describe("an instance of another class, or none,", function()
+  local other = class(true)
+
+  it("is refused as a gradient, and an instance as that of anything else", function()
+    local function gradient(given)
+      return bp.grad(function(p)
+        return bp.op(function(x)
+          return bp.kind(x) == "instance" and x.hidden[1] or x, function() return given end
+        end)(p)
+      end)
+    end
+    same({ 3, 4 }, content(gradient(line(3, 4))(line(1, 2))))
+    raises({ "bp.op: the pullback's gradient of argument 1 must be an instance, got a number" }, gradient(3),
+      line(1, 2))
+    raises({ "must be an instance, got a vector" }, gradient(bp.vector{ 1 }), line(1, 2))
+    raises({ "must be an instance, got an instance of another class" }, gradient(other(3, 4)), line(1, 2))
+    raises({ "argument 1 must be a number, got an instance" }, gradient(line(1, 2)), 3)
+  end)
+
+  it("is refused as a summand, and as a step", function()
+    local p, q = { p = line(1, 2), w = bp.vector{ 1 } }, { p = other(3, 4), w = bp.vector{ 5 } }
+    for _, wrong in ipairs{ q, { p = 3, w = bp.vector{ 5 } } } do
+      raises({ "bp.add: at p: an instance and", "do not agree" }, bp.add, p, wrong)
+      raises({ "bp.axpy: at p: an instance and", "do not agree" }, bp.axpy, 2, wrong, p)
+      raises({ "bp.optim: parameter and gradient at p: an instance and", "do not agree" }, bp.optim.sgd().step,
+        bp.optim.sgd(), p, wrong)
+      same({ 1 }, p.w)
+    end
+    raises({ "bp.add: an instance and an instance of another class do not agree" }, bp.add, p.p, q.p)
+    raises({ "bp.add: a number and an instance do not agree" }, bp.add, 3, p.p)
+    raises({ "bp.grad: into: the structures differ at p: an instance and an instance of another class" },
+      bp.grad(function(t) return bp.sum(t.w) end, { into = q }), p)
+  end)
+
+  it("and one of the same class moves by axpy in the table that holds it, where its class has scale", function()
+    local p = { p = line(1, 2), list = { line(0, 1) } }
+    p.again = p.list
+    bp.axpy(2, { p = line(3, 4), list = { line(1, 1) }, again = { line(1, 1) } }, p)
+    same({ { 7, 10 }, { 2, 3 } }, { content(p.p), content(p.again[1]) })
+    assert(rawequal(p.list, p.again))
+    local bare = class(false)
+    local r = { w = bp.vector{ 1 }, z = bare(1, 2) }
+    raises({ "bp.axpy: at z: the instance's class has no scale" }, bp.axpy, 2, { w = bp.vector{ 1 }, z = bare(1, 2) },
+      r)
+    same({ 1 }, r.w)
+  end)
+
+  it("is refused as a cotangent", function()
+    local _, pullback <close> = bp.vjp(function(p) return { p = p, n = p } end, line(1, 2))
+    raises({ "bp.vjp: the cotangent at p: expected an instance, got a number" }, pullback, { p = 3 })
+    raises({ "at p: expected an instance, got an instance of another class" }, pullback, { p = other(3, 4) })
+    same({ 4, 6 }, content(pullback{ p = line(1, 2), n = line(3, 4) }))
+    local _, number <close> = bp.vjp(function(x) return x * 2 end, 3)
+    raises({ "expected a number, got an instance" }, number, line(1, 2))
+  end)
+
+  it("is refused by an operation within a call inside another one, if that one tracks it", function()
+    raises({ "argument 1 must be a number, got a tracked number" }, bp.grad(function(y)
+      return bp.grad(bp.op(function(x) return x * 2, function() return y end end))(3)
+    end), 5)
+  end)
+end)
+
 describe("bp.check of an instance", function()
   local function loss(evaluate) return function(t) return evaluate(t.p, 3) ^ 2 * t.x end end
   local function arguments(make) return { p = make(1, 2), x = 0.5 } end

@@ -54,17 +54,20 @@ function functions.axpy(a, x, y, surplus)
     end
     return core.axpy(a, x, y)
   end
-  -- First everything that can be wrong, so that nothing is half done.
-  tree.map_at("bp.axpy", function(where, leaf, other)
+  -- First everything that can be wrong, so that nothing is half done; instances, whose functions are the user's, anew.
+  local moved = tree.map_at("bp.axpy", function(where, leaf, other)
     local trouble = tree.mismatch(leaf, other)
     if trouble then raise("bp.axpy: at %s: %s", where(), trouble) end
     if kind(leaf) ~= kind(other) then
       raise("bp.axpy: at %s: %s and %s do not agree", where(), tree.describe(leaf), tree.describe(other))
     end
-    return leaf
+    local class = tree.class_of(leaf)
+    if not class then return leaf end
+    if not class.scale then raise("bp.axpy: at %s: the instance's class has no scale", where()) end
+    return class.add(leaf, class.scale(other, a))
   end, y, x)
   local done = {}
-  local function walk(into, from)
+  local function walk(into, from, fresh)
     if done[into] then return end
     done[into] = true
     for _, key in ipairs(tree.keys(into, "bp.axpy")) do
@@ -74,11 +77,13 @@ function functions.axpy(a, x, y, surplus)
       elseif kind(part) then
         core.axpy(a, from[key], part)
       elseif tree.is_branch(part) then
-        walk(part, from[key])
+        walk(part, from[key], fresh[key])
+      elseif tree.class_of(part) then
+        into[key] = fresh[key]
       end
     end
   end
-  walk(y, x)
+  walk(y, x, moved)
 end
 
 --- Gives back every array of a structure now; a later use of one raises.

@@ -256,14 +256,15 @@ end
 local Pullback = {__name = "pullback"}
 Pullback.__index = Pullback
 
--- Why a cotangent does not go with a number or array, or nil.
+-- Why a cotangent does not go with a leaf, or nil.
 local function misfit(result, cotangent)
   result = core.value(result)
-  if kind(result) ~= kind(cotangent) then
-    return ("expected %s, got %s"):format(tree.article(kind(result)), tree.describe(cotangent))
+  local class = tree.class_of(result)
+  if kind(result) ~= kind(cotangent) or class ~= tree.class_of(cotangent) then
+    return ("expected %s, got %s"):format(tree.describe(result), tree.describe_other(cotangent, result))
   elseif core.tracked(cotangent) then
     return "it is tracked by another call"
-  elseif kind(result) == "number" then
+  elseif class or kind(result) == "number" then
     return nil
   elseif result:dtype() ~= cotangent:dtype() then
     return ("expected %s, got %s"):format(result:dtype(), cotangent:dtype())
@@ -276,7 +277,7 @@ local function seed_partial(tape, result, cotangent, path)
   if cotangent == nil then return end
   if tree.is_leaf(result) then
     if not tracked(result) then return end
-    local trouble = kind(result) ~= "instance" and misfit(result, cotangent)
+    local trouble = misfit(result, cotangent)
     if trouble then raise("bp.vjp: the cotangent%s: %s", path == "" and "" or " at " .. path, trouble) end
     tape:seed(result, cotangent)
   elseif tree.is_branch(result) then

@@ -83,9 +83,10 @@ local function sum(x, y)
 end
 
 local function take_leaf(entry, argument, gradient, gradients, number, path)
-  if gradient ~= nil and not tree.is_leaf(gradient) then
+  local fits = gradient == nil or tree.is_leaf(gradient) and tree.class_of(gradient) == tree.class_of(argument)
+  if not fits then
     raise("%s: the pullback's gradient of %s must be %s, got %s", entry.name, path, tree.describe(argument),
-      tree.describe(gradient))
+      tree.describe_other(gradient, argument))
   end
   local before = gradients[number]
   gradients[number] = before and gradient and sum(before, gradient) or gradient or before or false

@@ -92,6 +92,12 @@ function tree.describe(x)
   return tree.article(info and info.name or tree.kind(x))
 end
 
+--- The same of what stands where an x is wanted.
+function tree.describe_other(y, x)
+  local said = tree.describe(y)
+  return tree.class_of(y) and said == tree.describe(x) and said .. " of another class" or said
+end
+
 --- Raises if a leaf is of no more use: `sort` is its kind. `structure` is what it was found in, to name the path.
 function tree.refuse_spoilt(name, sort, leaf, structure)
   local trouble = spoilt[sort]
@@ -204,7 +210,8 @@ local function map_branch(name, walk, f, x, depth)
 end
 
 local function raise_difference(walk, depth, x, y)
-  raise("%s: the structures differ%s: %s and %s", walk.name, at(walk, depth), tree.describe(x), tree.describe(y))
+  raise("%s: the structures differ%s: %s and %s", walk.name, at(walk, depth), tree.describe(x),
+    tree.describe_other(y, x))
 end
 
 local function refuse_more(walk, depth, x, y)
@@ -373,9 +380,13 @@ function tree.zero(x) return tree.map("bp.zero", zero_leaf, x) end
 
 function tree.one(x) return tree.map("bp.one", one_leaf, x) end
 
---- Why two leaves of a structure do not go together, or nil: arrays of one kind must be of one shape and dtype.
+--- Why two leaves of a structure do not go together, or nil: instances must be of one class, arrays of one kind of one
+-- shape and dtype.
 function tree.mismatch(x, y)
   local sort = kind(x)
+  if leaf_class(x) ~= leaf_class(y) then
+    return ("%s and %s do not agree"):format(tree.describe(x), tree.describe_other(y, x))
+  end
   if sort ~= kind(y) or sort ~= "vector" and sort ~= "matrix" then return nil end
   local rows, columns = x:shape()
   local other_rows, other_columns = y:shape()
@@ -388,11 +399,10 @@ function tree.mismatch(x, y)
 end
 
 local function add_leaves(where, x, y)
-  local class = leaf_class(x)
-  if class then return class.add(x, y) end
-  local trouble = tree.mismatch(x, y)
+  local class, trouble = leaf_class(x), tree.mismatch(x, y)
   if trouble and where() ~= "" then raise("bp.add: at %s: %s", where(), trouble) end
-  return core.add(x, y)
+  if trouble and (class or leaf_class(y)) then raise("bp.add: %s", trouble) end
+  return (class or core).add(x, y)
 end
 
 function tree.add(x, y, surplus)

@@ -57,7 +57,7 @@ static void check_gradient(lua_State *L, bp_state *s, const bp_sweep_call *sweep
 static void wrong_gradient(lua_State *L, bp_state *s, const bp_sweep_call *sweep, size_t input,
                            const bp_array *expected) {
   const char *got = bp_type_of(L, s, -1);
-  bp_raise(L, s, "%s: the pullback's gradient of %s must be a %s, got %s", sweep->call.op->name,
+  bp_raise(L, s, "%s: the pullback's gradient of %s must be a %s, got a %s", sweep->call.op->name,
            place(L, s, sweep, input), ranks[expected->rank], got);
 }
 
