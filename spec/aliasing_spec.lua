@@ -51,6 +51,14 @@ describe("P13: an array changed between recording and sweep", function()
     end)
   end
 
+  it("P13: before the next operation on it, which names itself", function()
+    local x = bp.vector{ 1, 2 }
+    raises({ "bp.mul", "changed in place" }, bp.grad(function(v)
+      x[1] = 9
+      return bp.sum(v * v)
+    end), x)
+  end)
+
   it("P13: by m:set, m[i][j], a row's fill, and a window made before", function()
     for _, change in ipairs{
       function(m) m:set(1, 1, 9) end, function(m) m[2][1] = 9 end, function(m) m[1]:fill(0) end,

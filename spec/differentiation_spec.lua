@@ -189,6 +189,20 @@ describe("bp.grad", function()
   end)
 end)
 
+describe("an argument that the function changes", function()
+  it("by new leaves is an error", function()
+    for _, change in ipairs{
+      function(t) t[3] = 5 end, function(t) t[2] = { 2, 3 } end, function(t) t.more = bp.vector{ 1 } end,
+    } do
+      local t = { 1, 2 }
+      raises("an argument was changed while the function ran", bp.grad(function(u)
+        change(t)
+        return u[1]
+      end), t)
+    end
+  end)
+end)
+
 describe("into", function()
   local function f(p, s) return bp.sum(p.w * p.w) + bp.sum(p.list[1]) * s end
   local p = { w = bp.vector{ 1, 2 }, list = { bp.matrix{ { 1, 2 } } }, unused = bp.vector{ 5, 5, 5 } }
@@ -249,6 +263,18 @@ describe("into", function()
       if fine then same({ a = { 3, 3 }, b = { 5, 5 } }, g) else assert.equal("string", type(g)) end
     end
     same({ { 3, 3 }, { 5, 5 } }, m) -- the last pair does not overlap
+  end)
+
+  it("keeps a table at two paths one, or splits its gradient, as the given structure does", function()
+    local shared = { w = bp.vector{ 1, 2 } }
+    local function g(t) return bp.sum(t.a.w * t.a.w) + bp.sum(t.b.w) end
+    local one = { w = bp.full(0 / 0, 2) }
+    local into = { a = one, b = one }
+    assert(rawequal(into, bp.grad(g, { into = into })({ a = shared, b = shared })))
+    same({ 3, 5 }, one.w)
+    local two = { a = { w = bp.full(0 / 0, 2) }, b = { w = bp.full(0 / 0, 2) } }
+    same({ a = { w = { 2, 4 } }, b = { w = { 1, 1 } } }, bp.grad(g, { into = two })({ a = shared, b = shared }))
+    same({ 2, 4 }, two.a.w)
   end)
 
   it("refuses another structure, shape or dtype and leaves the state usable", function()

@@ -204,6 +204,41 @@ for _, dtype in ipairs(help.dtypes) do
   end)
 end
 
+describe("products and the sweep:", function()
+  local w, b = bp.matrix{ { 1, 2 }, { 3, 4 } }, bp.vector{ 0.1, 0.2 }
+
+  it("an activation of linear whose cotangent others hold, too", function()
+    local x = bp.vector{ 0.3, -0.4 }
+    for _, activation in ipairs{ "sigmoid", "tanh", "relu" } do
+      bp.check(function(p, u)
+        local y = bp.linear(x, p, b, activation) + u
+        return bp.sum(y * y)
+      end, w, b)
+      bp.check(function(p, q)
+        local y = bp.linear(x, p, b, activation) + bp.linear(x, q, b, activation)
+        return bp.sum(y * y)
+      end, w, w * 0.5)
+      local seed = bp.vector{ 1, 2 }
+      local _, pullback = bp.vjp(function(p) return bp.linear(x, p, b, activation) end, w)
+      local before = pullback(seed)
+      same({ 1, 2 }, seed)
+      same(before, pullback(seed))
+    end
+  end)
+
+  it("an empty batch adds nothing to a gradient that is there, and changes no parameter", function()
+    local none = bp.zeros(0, 2)
+    local function loss(p)
+      return bp.sum(bp.matmul(none, p)) + bp.sum(bp.square(bp.matmul(none, p))) + bp.sum(p * 3)
+    end
+    same({ { 3, 3 }, { 3, 3 } }, bp.grad(loss)(w))
+    same({ { 0, 0 }, { 0, 0 } }, bp.grad(function(p) return bp.sum(bp.matmul(none, p)) end)(w))
+    local model = bp.clone(w)
+    bp.optim.sgd{ lr = 0.1 }:minimize(function(p) return bp.sum(bp.matmul(none, p)) end, model)
+    same(w, model)
+  end)
+end)
+
 describe("P30: products refuse", function()
   local calls = {
     { "dot", bp.zeros(2), bp.zeros(3) }, { "dot", bp.zeros(2, 2), bp.zeros(2) }, { "dot", bp.zeros(2), 1 },

@@ -233,6 +233,21 @@ describe("P20: calls within calls", function()
     works()
   end)
 
+  it("P20: what bp.view and a class's functions call may yield", function()
+    local first = bp.lens(function(s) return coroutine.yield(s[1]) end, function(_, v) return { v } end)
+    local view = coroutine.wrap(function() return "viewed", bp.view({ 3 }, first) end)
+    assert.equal(3, view())
+    assert.same({ "viewed", 5 }, { view(5) })
+    local Slow = {}
+    bp.instance(Slow, {
+      zero = function() return setmetatable({ coroutine.yield "zero" }, Slow) end,
+      one = function() return setmetatable({ 1 }, Slow) end, add = function(p) return p end,
+    })
+    local zero = coroutine.wrap(function() return "made", bp.zero(setmetatable({ 5 }, Slow))[1] end)
+    assert.equal("zero", zero())
+    assert.same({ "made", 0 }, { zero(0) })
+  end)
+
   it("P20: a yield inside a pullback is a clean error", function()
     local f = bp.op(function(v)
       return v * 2, function(dz)
