@@ -4,29 +4,23 @@
 package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
 local help = require "support.helpers"
+local shell = require "support.shell"
 
 local same = help.same
-
-local function shell(command)
-  local pipe = assert(io.popen(command .. " 2>&1"))
-  local output = pipe:read "a"
-  assert(pipe:close(), output)
-  return (output:gsub("\n$", ""))
-end
 
 describe("P02: an operation in C that interleaves its writes", function()
   local folder, mix
 
   setup(function()
-    folder = shell "mktemp -d"
+    folder = shell.folder()
     local include = "-I/usr/include/lua5.4 $(pkg-config --cflags lua5.4) -Isrc"
-    local output = shell(("cc -std=c11 -O1 -Wall -Wextra -fPIC -shared %s -o %s/interleaved.so %s"):format(
-      include, folder, "spec/support/interleaved.c"))
+    local output = shell.succeeds(shell.output(("cc -std=c11 -O1 -Wall -Wextra -fPIC -shared %s -o %s %s 2>&1"):format(
+      include, shell.quote(folder .. "/interleaved.so"), "spec/support/interleaved.c")))
     assert.equal("", output)
     mix = assert(package.loadlib(folder .. "/interleaved.so", "luaopen_interleaved"))().mix
   end)
 
-  teardown(function() shell("rm -rf " .. folder) end)
+  teardown(function() shell.remove(folder) end)
 
   -- mix, with built-in operations.
   local function plain(x, y) return 2 * x + 3 * y end

@@ -4,6 +4,7 @@
 package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
 local help = require "support.helpers"
+local process = require "support.process"
 local c = require "c_rows"
 
 local same, raises = help.same, help.raises
@@ -48,6 +49,13 @@ describe("operations in C:", function()
 end)
 
 describe("the table for hosts:", function()
+  it("is there for a module that is loaded before the library", function()
+    assert.equal("vector 3 f64 [2, 8, 18]\n", process.lua("-e", [[
+      local c = require "c_rows"
+      local bp = require "backprop"
+      print(c.product(bp.vector{ 1, 2, 3 }, bp.full(2, 3)))]]))
+  end)
+
   it("hands arrays out and in", function()
     same({ 0, 1, 2 }, c.count(3))
     same({ { 0, 1, 2 }, { 3, 4, 5 } }, c.count(2, 3))

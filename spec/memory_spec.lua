@@ -8,6 +8,8 @@
 package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
 local help = require "support.helpers"
+local process = require "support.process"
+local shell = require "support.shell"
 
 local network = require "support.long_run".network
 
@@ -51,9 +53,8 @@ describe("P17: bytes in use return", function()
   it("P17: after an allocation was refused, whichever", function()
     local host = os.getenv "BACKPROP_MEMTEST"
     if not host then pending "BACKPROP_MEMTEST is not set (make test)" end
-    local pipe = io.popen(("%s --every %d 2>&1"):format(host, tonumber(os.getenv "BACKPROP_EVERY") or 41))
-    local text = pipe:read "a"
-    assert(pipe:close(), text)
+    local every = tonumber(os.getenv "BACKPROP_EVERY") or 41
+    local text = shell.succeeds(shell.output(("%s --every %d 2>&1"):format(host, every)))
     local refused, failed = text:match "(%d+) requests refused: (%d+) memory errors"
     assert(tonumber(refused) > 0 and tonumber(failed) > 0, text)
   end)
@@ -62,18 +63,11 @@ end)
 -- Each in a process of its own, with a small heap, so that growth shows after a few thousand steps.
 describe("P18: memory stays bounded over many steps without collectgarbage,", function()
   local steps = tonumber(os.getenv "BACKPROP_STEPS") or 3000
-  local lua = os.getenv "LUA" or "lua5.4"
-
-  local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 
   for _, mode in ipairs{ "incremental", "generational" } do
     for _, name in ipairs(require "support.long_run".names) do
       it(("P18: %s, %s"):format(name, mode), function()
-        local script = ("package.path, package.cpath = %q, %q; require 'support.long_run'.run(%q, %q, %d)"):format(
-          package.path, package.cpath, name, mode, steps)
-        local pipe = io.popen(("%s -e %s 2>&1"):format(lua, quote(script)))
-        local text = pipe:read "a"
-        assert(pipe:close(), text)
+        local text = process.lua("-e", ("require 'support.long_run'.run(%q, %q, %d)"):format(name, mode, steps))
         local early, late = text:match "^(%d+) (%d+)\n$"
         assert(tonumber(late) < early + 3e6, ("%s bytes in the first fifth, later up to %s"):format(early, late))
       end)

@@ -1,23 +1,18 @@
 -- Lua in processes of their own, with this one's module paths, for what may crash and for the ends of states. LUA names
 -- the interpreter.
 
-local process = {}
+local shell = require "support.shell"
 
-local function quote(text)
-  return "'" .. text:gsub("'", [['\'']]) .. "'"
-end
+local process = {}
 
 -- Runs lua with arguments; returns all that it printed. An error of the script's and a signal raise.
 function process.lua(...)
   local words = {
-    "LUA_PATH_5_4=" .. quote(package.path), "LUA_CPATH_5_4=" .. quote(package.cpath), os.getenv "LUA" or "lua5.4",
+    "LUA_PATH_5_4=" .. shell.quote(package.path), "LUA_CPATH_5_4=" .. shell.quote(package.cpath),
+    os.getenv "LUA" or "lua5.4",
   }
-  for _, argument in ipairs{ ... } do words[#words + 1] = quote(tostring(argument)) end
-  local pipe = assert(io.popen(table.concat(words, " ") .. " 2>&1"))
-  local output = pipe:read "a"
-  local ok, how, code = pipe:close()
-  if not ok then error(("%s %d: %s"):format(how, code, output), 2) end
-  return output
+  for _, argument in ipairs{ ... } do words[#words + 1] = shell.quote(tostring(argument)) end
+  return shell.succeeds(shell.output(table.concat(words, " ") .. " 2>&1"))
 end
 
 -- The same for a script given as text.

@@ -2,12 +2,12 @@
 
 local shell = {}
 
---- Output (of stdout) and exit code.
+--- Output (of stdout), exit code or signal, and which: "exit" or "signal".
 function shell.output(command)
   local pipe = assert(io.popen(command))
   local text = pipe:read "a"
-  local ok, _, code = pipe:close()
-  return text, ok and 0 or code
+  local ok, how, code = pipe:close()
+  return text, ok and 0 or code, how
 end
 
 function shell.quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
@@ -18,8 +18,8 @@ function shell.run(folder, command, environment)
     :format(shell.quote(folder), environment or "", command))
 end
 
-function shell.succeeds(text, code)
-  if code ~= 0 then error("exit code " .. tostring(code) .. ":\n" .. text, 2) end
+function shell.succeeds(text, code, how)
+  if code ~= 0 then error(("%s %d:\n%s"):format(how, code, text), 2) end
   return text
 end
 
