@@ -12,10 +12,9 @@
 
 #include "backprop.h"
 
-static const bp_api *api;
-
 /* The shape of the result from those of the inputs; wrong calls are refused here, before anything is recorded. */
 static bp_status shape(bp_call *call) {
+  const bp_api *api = call->op->data;
   const bp_array *x = &call->input[0], *y = &call->input[1];
   const double beta = call->attributes->number[0];
   if (x->rank != y->rank || x->rows != y->rows || x->cols != y->cols)
@@ -95,26 +94,32 @@ static bp_status backward(bp_call *call) {
   return BP_OK;
 }
 
-static const bp_op smooth_l1 = {
-    .name = "robust.smooth_l1",
-    .signature = "value x, value y, number beta = 1",
-    .doc = "A loss, element by element: quadratic within beta of zero, straight beyond. x and y have one shape.",
-    .formula = "d = x - y; d^2 / (2 beta) where |d| < beta, else |d| - beta / 2",
-    .samples = "{ {bp.vector{0.3, -2, 1.5}, bp.vector{0.5, 1, 1.4}}, {3.0, 1.2, 0.5},"
-               "  {bp.matrix{{1, 2}, {3, 4}}, bp.matrix{{1.5, 0}, {3.2, 9}}, 0.7} }",
-    .flags = BP_OP_SEQUENTIAL | BP_OP_ELEMENTWISE | BP_OP_CONTIGUOUS,
-    .shape = shape,
-    .forward = forward,
-    .backward = backward,
-};
+static bp_op smooth_l1(const bp_api *api) {
+  return (bp_op){
+      .name = "robust.smooth_l1",
+      .signature = "value x, value y, number beta = 1",
+      .doc = "A loss, element by element: quadratic within beta of zero, straight beyond. x and y have one shape.",
+      .formula = "d = x - y; d^2 / (2 beta) where |d| < beta, else |d| - beta / 2",
+      .samples = "{ {bp.vector{0.3, -2, 1.5}, bp.vector{0.5, 1, 1.4}}, {3.0, 1.2, 0.5},"
+                 "  {bp.matrix{{1, 2}, {3, 4}}, bp.matrix{{1.5, 0}, {3.2, 9}}, 0.7} }",
+      .flags = BP_OP_SEQUENTIAL | BP_OP_ELEMENTWISE | BP_OP_CONTIGUOUS,
+      .data = api,
+      .shape = shape,
+      .forward = forward,
+      .backward = backward,
+  };
+}
 
 int luaopen_robust(lua_State *L);
 
 /* `require "robust"`: a table of operations, each of them a function of Lua. */
 int luaopen_robust(lua_State *L) {
-  api = bp_get_api(L);
+  const bp_api *api = bp_get_api(L);
+  bp_op *row = lua_newuserdatauv(L, sizeof *row, 0);
+  *row = smooth_l1(api);
+  luaL_ref(L, LUA_REGISTRYINDEX); /* the row lives as long as the state */
   lua_newtable(L);
-  api->register_op(L, &smooth_l1);
+  api->register_op(L, row);
   lua_setfield(L, -2, "smooth_l1");
   return 1;
 }
