@@ -124,6 +124,18 @@ part("arrays", function()
       return { y, kept[1][1] }
     end)
   end
+  -- At a depth where nothing was called before, Lua needs memory to call a finalizer; one that it cannot call it drops.
+  local function deeper(levels, f)
+    if levels == 0 then return f() end
+    local result = deeper(levels - 1, f)
+    return result
+  end
+  cases[#cases + 1] = case("that nobody holds, at a new depth", function()
+    return deeper(20, function()
+      for _ = 1, 3 do bp.zeros(20) end
+      return bp.zeros(1000) + 1
+    end)
+  end)
   cases[#cases + 1] = case("of tracked numbers", function()
     return bp.grad(function(x)
       return bp.sum(bp.vector{ x[1], 2, x[2] } * 3) + bp.sum(bp.matrix{ { x[1], x[2] }, { 1, x[3] } })

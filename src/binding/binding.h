@@ -78,6 +78,9 @@ int bp_argument_number(const char *name, int index);
 void bp_check_count(lua_State *L, bp_state *s, int most, const char *name);
 /* After the allocator refused: gives the pool and the lists of tapes in no use back, and collects. */
 void bp_make_room(lua_State *L, bp_state *s) __attribute__((cold));
+/* Makes one call, so that the next at this depth needs no memory. Lua drops a finalizer that it has no memory to call,
+ * and an array's storage would stay until the state ends: so before whatever may set the collector going. */
+void bp_reserve_call(lua_State *L);
 
 /* Room for so many more values on the Lua stack; raises that memory has run out, or that the stack is full. */
 void bp_check_stack(lua_State *L, bp_state *s, int values, const char *name);

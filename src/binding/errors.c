@@ -44,8 +44,26 @@ static void give_back(bp_state *s) {
     if (box->tape.cx != NULL) bp_tape_destroy(&box->tape);
 }
 
+static int nothing(lua_State *L) {
+  (void)L;
+  return 0;
+}
+
+void bp_reserve_call(lua_State *L) {
+  lua_pushcfunction(L, nothing);
+  lua_call(L, 0, 0);
+}
+
+/* Nothing is collected where the finalizers could not be called: further up there is room for their calls, and they
+ * wait until then. */
 void bp_make_room(lua_State *L, bp_state *s) {
   give_back(s);
+  if (!lua_checkstack(L, 1)) return;
+  lua_pushcfunction(L, nothing);
+  if (lua_pcall(L, 0, 0, 0) != LUA_OK) {
+    lua_pop(L, 1);
+    return;
+  }
   lua_gc(L, LUA_GCCOLLECT);
   give_back(s); /* what the collector has freed just now */
 }

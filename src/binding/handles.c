@@ -70,6 +70,7 @@ bp_box *bp_check_variable(lua_State *L, bp_state *s, const bp_variable *variable
 /* ---- making ------------------------------------------------------------------------------------------------------ */
 
 bp_handle *bp_push_handle(lua_State *L, bp_state *s) {
+  bp_reserve_call(L);
   bp_handle *handle = lua_newuserdatauv(L, sizeof *handle, 0);
   *handle = (bp_handle){.mark = &s->array_mark};
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->array_metatable);
@@ -77,13 +78,14 @@ bp_handle *bp_push_handle(lua_State *L, bp_state *s) {
   return handle;
 }
 
-/* A mebibyte at a time: a step of the collector for every small array costs more than it frees, and a longer wait lets
+/* 256 KiB at a time: a step of the collector for every small array costs more than it frees, and a longer wait lets
    so many buffers be alive at once that they push the weights out of the cache. */
 void bp_report(lua_State *L, bp_state *s) {
-  const ptrdiff_t enough = (ptrdiff_t)1 << 20;
+  const ptrdiff_t enough = (ptrdiff_t)1 << 18;
   if (s->unreported < enough) return;
   int kilobytes = (int)(s->unreported >> 10);
   s->unreported = 0;
+  bp_reserve_call(L);
   if (lua_gc(L, LUA_GCISRUNNING)) lua_gc(L, LUA_GCSTEP, kilobytes);
 }
 
@@ -120,6 +122,7 @@ const bp_array *bp_keep_array(lua_State *L, bp_state *s, int index, const char *
 
 void bp_push_variable(lua_State *L, bp_state *s, bp_box *box, bp_index node) {
   uint32_t generation = box->tape.generation;
+  bp_reserve_call(L);
   bp_variable *variable = lua_newuserdatauv(L, sizeof *variable, 0);
   *variable = (bp_variable){&s->variable_mark, box, generation, node};
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->variable_metatable);
