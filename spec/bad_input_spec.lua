@@ -138,6 +138,7 @@ describe("clamp, leaky_relu and elu with tracked parameters", function()
       { { "bp.clamp", "argument 3" }, function(x, s) return bp.clamp(x, s, x) end },
       { { "bp.clamp", "argument 3" }, function(x, s) return bp.clamp(x, s) end },
       { { "bp.clamp", "at most 3" }, function(x, s) return bp.clamp(x, s, 5, 6) end },
+      { { "bp.clamp", "the bounds 2 and 0.5 are not in order" }, function(x, s) return bp.clamp(x, 2, s) end },
     } do
       refuse{
         { case[1], function() bp.grad(function(p)
@@ -145,6 +146,24 @@ describe("clamp, leaky_relu and elu with tracked parameters", function()
           return y
         end)({ v, 0.5 }) end },
       }
+    end
+  end)
+
+  it("give the same number to the last bit, also where x is a zero of either sign", function()
+    local function agree(op, x, ...)
+      local plain, tracked = op(x, ...), bp.value_and_grad(function(parameters)
+        return op(x, table.unpack(parameters))
+      end)({ ... })
+      assert.equal(("%a"):format(plain), ("%a"):format(tracked))
+      assert.equal(("%a"):format(plain), ("%a"):format(op(bp.vector{ x }, ...)[1]))
+    end
+    for _, x in ipairs{ 0.0, -0.0, 1.5, -2.5 } do
+      for _, parameter in ipairs{ 0.25, -0.5, 0.0, -0.0 } do
+        agree(bp.leaky_relu, x, parameter)
+        agree(bp.elu, x, parameter)
+        agree(bp.clamp, x, parameter, 0.5)
+        agree(bp.clamp, x, -1, parameter)
+      end
     end
   end)
 end)

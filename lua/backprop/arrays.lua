@@ -141,7 +141,8 @@ core.set_functions {
 }
 
 -- Parameters that are tracked: the row takes plain numbers only, so that no gradient is lost without a word; these are
--- the same functions written in operations that have one.
+-- the same functions written in operations that have one. They agree to the sign of a zero: of two zeros maximum and
+-- minimum give the last.
 
 -- A tracked number as a plain one; what else it may be is for the row to refuse.
 local function plain_number(x)
@@ -159,7 +160,9 @@ local function either_tracked(row, count, composed)
 end
 
 functions.clamp = either_tracked(core.clamp, 2, function(x, lo, hi)
-  return core.minimum(core.maximum(x, lo), hi)
+  local from, to = plain_number(lo), plain_number(hi)
+  if from > to or from ~= from or to ~= to then return core.clamp(x, from, to) end -- an error
+  return core.minimum(hi, core.maximum(lo, x))
 end)
 
 functions.leaky_relu = either_tracked(core.leaky_relu, 1, function(x, slope)
@@ -167,7 +170,7 @@ functions.leaky_relu = either_tracked(core.leaky_relu, 1, function(x, slope)
 end)
 
 functions.elu = either_tracked(core.elu, 1, function(x, alpha)
-  return core.where(core.greater(x, 0), x, core.expm1(core.minimum(x, 0)) * alpha)
+  return core.where(core.greater(x, 0), x, core.expm1(core.minimum(0, x)) * alpha)
 end)
 
 -- Methods -----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 Operations with hand-written gradients.
 
 bp.op runs the forward on plain values, records one call whose inputs and results are the leaves of what went in and
-came out, and keeps the pullback beside the tape. In the sweep the core hands us the cotangents of the results, one a
+came out, and keeps the pullback beside the tape. Where all that goes in and comes out is numbers and arrays, the core
+does all of it; what is here is for structures. In the sweep the core hands us the cotangents of the results, one a
 leaf; they are put back into the result's structure for the pullback, and what it returns is taken apart into one
 gradient an input leaf. nil stands for zero on both sides, and a table that leaves fields out for zeros there.
 ]]
@@ -82,12 +83,16 @@ local function sum(x, y)
   return class and class.add(x, y) or core.add(x, y)
 end
 
-local function take_leaf(entry, argument, gradient, gradients, number, path)
+local function check_leaf(name, argument, gradient, path)
   local fits = gradient == nil or tree.is_leaf(gradient) and tree.class_of(gradient) == tree.class_of(argument)
   if not fits then
-    raise("%s: the pullback's gradient of %s must be %s, got %s", entry.name, path, tree.describe(argument),
+    raise("%s: the pullback's gradient of %s must be %s, got %s", name, path, tree.describe(argument),
       tree.describe_other(gradient, argument))
   end
+end
+
+local function take_leaf(entry, argument, gradient, gradients, number, path)
+  check_leaf(entry.name, argument, gradient, path)
   local before = gradients[number]
   gradients[number] = before and gradient and sum(before, gradient) or gradient or before or false
 end
@@ -130,33 +135,16 @@ local function take_apart(entry, argument, gradient, gradients, before, path, se
   return before
 end
 
-local function check_count(entry, count)
-  if count > entry.arguments.n then
-    raise("%s: the pullback returned %d gradients for %d arguments", entry.name, count, entry.arguments.n)
-  elseif count < entry.arguments.n then
-    raise("%s: the pullback returned %d gradients for %d arguments (nil is zero, but must be returned)", entry.name,
-      count, entry.arguments.n)
-  end
-end
-
--- What the pullback of flat arguments returned is the list already.
-local function flat_gradients(entry, ...)
-  local gradients, count = {...}, select("#", ...)
-  check_count(entry, count)
-  for position = 1, count do
-    local gradient = gradients[position]
-    if not kind(gradient) then
-      take_leaf(entry, entry.arguments[position], gradient, gradients, position, "argument " .. position)
-    end
-  end
-  return gradients
+local function check_count(name, count, expected)
+  if count == expected then return end
+  raise("%s: the pullback returned %d gradients for %d arguments%s", name, count, expected,
+    count < expected and " (nil is zero, but must be returned)" or "")
 end
 
 -- Called by the core in the sweep.
 local function pullback(entry, cotangents)
-  if entry.flat then return flat_gradients(entry, entry.pullback(cotangent_of(entry, cotangents), entry.needs)) end
   local returned = table.pack(entry.pullback(cotangent_of(entry, cotangents), entry.needs))
-  check_count(entry, returned.n)
+  check_count(entry.name, returned.n, entry.arguments.n)
   local gradients, before = {}, 0
   for position = 1, entry.arguments.n do
     local argument, start = entry.arguments[position], before
@@ -178,14 +166,6 @@ local function place(entry, k)
   return found
 end
 
-core.set_functions {
-  pullback = pullback,
-  place = place,
-  add_instances = function(x, y) return tree.class_of(x).add(x, y) end,
-  element = core.element,
-  row = core.row,
-}
-
 -- Calls -----------------------------------------------------------------------------------------------------------
 
 -- Whether an argument is tracked; its leaves are appended to `inputs`.
@@ -198,13 +178,10 @@ local function read_arguments(arguments, inputs, name)
   return any, needs
 end
 
-local function check_result(name, result)
-  local leaves = {}
-  if append_leaves(leaves, result, name) then raise("%s: the forward must return plain values", name) end
-  if #leaves == 0 then
-    raise("%s: the forward must return a number, an array or a structure of them, got %s", name, tree.describe(result))
-  end
-  return leaves
+local function plain_arguments(arguments)
+  local plain = {n = arguments.n}
+  for position = 1, arguments.n do plain[position] = grad.value(arguments[position]) end
+  return plain
 end
 
 local function check_pullback(name, back)
@@ -213,36 +190,50 @@ local function check_pullback(name, back)
   end
 end
 
--- The usual call, of numbers and arrays: no structure has to be taken apart.
-local function call_flat(row, name, forward, inputs, needs, ...)
-  local start = core.timing() and core.clock()
-  local result, back = forward(...)
-  local seconds = start and core.clock() - start
-  check_pullback(name, back)
-  local entry = {name = name, row = row, arguments = {n = #inputs, ...}, needs = needs, result = result,
-    pullback = back, flat = true}
-  if kind(result) and not tracked(result) then return core.record(row, entry, inputs, result, seconds) end
-  return (replace_leaves(result, core.record(row, entry, inputs, check_result(name, result), seconds), 0, name))
+-- Records a call that has been made; returns its result, tracked. entry: {name, row, arguments, needs, result,
+-- pullback}.
+local function record(entry, inputs, seconds)
+  local name, result, results = entry.name, entry.result, {}
+  if append_leaves(results, result, name) then raise("%s: the forward must return plain values", name) end
+  if #results == 0 then
+    raise("%s: the forward must return a number, an array or a structure of them, got %s", name, tree.describe(result))
+  end
+  return (replace_leaves(result, core.record(entry.row, entry, inputs, results, seconds), 0, name))
 end
 
+-- Called by the core for arguments that are not all numbers and arrays.
 local function call(row, name, forward, ...)
-  local flat = core.are_flat(...)
-  if flat then return call_flat(row, name, forward, core.take_flat(name, ...)) end
-  if flat == false then return (forward(...)) end
   local arguments, inputs = table.pack(...), {}
   local any, needs = read_arguments(arguments, inputs, name)
   if not any then return (forward(...)) end
-  local plain = {n = arguments.n}
-  for position = 1, arguments.n do plain[position] = grad.value(arguments[position]) end
+  local plain = plain_arguments(arguments)
   local start = core.timing() and core.clock()
   local result, back = forward(table.unpack(plain, 1, plain.n))
   local seconds = start and core.clock() - start
-  local results = check_result(name, result)
   check_pullback(name, back)
-  local entry = {name = name, row = row, arguments = plain, needs = needs, result = result, pullback = back}
-  local variables = core.record(row, entry, inputs, results, seconds)
-  return (replace_leaves(result, variables, 0, name))
+  return record({name = name, row = row, arguments = plain, needs = needs, result = result, pullback = back}, inputs,
+    seconds)
 end
+
+-- Called by the core for a result that is no number or array, of arguments that are.
+local function structured_result(row, name, seconds, result, back, ...)
+  local arguments, inputs = table.pack(...), {}
+  local _, needs = read_arguments(arguments, inputs, name)
+  return record({name = name, row = row, arguments = plain_arguments(arguments), needs = needs, result = result,
+    pullback = back}, inputs, seconds)
+end
+
+core.set_functions {
+  pullback = pullback,
+  place = place,
+  check_count = check_count,
+  check_leaf = check_leaf,
+  check_pullback = check_pullback,
+  structured_result = structured_result,
+  add_instances = function(x, y) return tree.class_of(x).add(x, y) end,
+  element = core.element,
+  row = core.row,
+}
 
 --- An operation from a function that returns its result and its pullback; {name =, forward =} names it.
 function op.op(definition)
@@ -257,8 +248,7 @@ function op.op(definition)
   if not tree.callable(forward) then
     raise("bp.op: forward: expected a function, got %s", tree.describe(forward))
   end
-  local row = core.operation(name)
-  return function(...) return call(row, name, forward, ...) end
+  return core.operation(name, forward, call)
 end
 
 --- A function without a gradient: it raises if a cotangent reaches it.

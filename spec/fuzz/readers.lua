@@ -131,7 +131,7 @@ local function holds(array, numbers)
   if rows * (columns or 1) ~= #numbers then return false end
   for i, number in ipairs(numbers) do
     local got = columns and array:get((i - 1) // columns + 1, (i - 1) % columns + 1) or array[i]
-    if array:dtype() == "f32" then number = string.unpack("f", string.pack("f", number)) end
+    number = array:dtype() == "f32" and string.unpack("f", string.pack("f", number)) or number + 0.0
     if got ~= number and (got == got or number == number) then return false end
   end
   return true

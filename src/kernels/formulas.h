@@ -23,7 +23,7 @@
   X(abs,        fabs(x),                                     SELECT(x > 0, g, SELECT(x < 0, -g, x))) \
   X(sign,       SELECT(x > 0, C(1), SELECT(x < 0, C(-1), x)), C(0)) \
   X(relu,       SELECT(x < 0, C(0), x),                      SELECT(x > 0, g, SELECT(x <= 0, C(0), x))) \
-  X(leaky_relu, SELECT(x < 0, a * x, x),                     SELECT(x > 0, g, a * g)) \
+  X(leaky_relu, SELECT(x > 0, x, a * x),                     SELECT(x > 0, g, a * g)) \
   X(reciprocal, 1 / x,                                       -g * y * y) \
   X(clamp,      SELECT(x < a, a, SELECT(x > b, b, x)),       SELECT(x < a || x > b, C(0), g))
 
