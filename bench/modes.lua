@@ -174,9 +174,6 @@ function modes.hybrid(problem)
     return bp.linear(x, w, b), function(dy, needs) return form.layer_gradients(dy, w, x, needs) end
   end }
   local cross_entropy = bp.op{ name = "cross entropy", forward = form.loss }
-  -- What a pullback returns is taken over as it is; to be written into an array that is there it would be copied.
-  local result = problem.result == "into" and "release" or problem.result
-  problem = setmetatable({ result = result }, { __index = problem })
   return differentiate(function(net, x, target)
     local y1 = logistic(net.hidden1.w, net.hidden1.b, x)
     local y2 = logistic(net.hidden2.w, net.hidden2.b, y1)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../core/clock.h"
+#include "../core/pending.h"
 #include "binding.h"
 
 /* A row made for one bp.op; a userdata, which the table of every tape holds that has a node of it. */
@@ -86,33 +87,44 @@ static void wrong_gradient(lua_State *L, bp_state *s, const bp_sweep_call *sweep
            place(L, s, sweep, input), ranks[expected->rank], got);
 }
 
+static void end_given(bp_state *s, bp_handle *handle) {
+  s->unreported -= bp_unseen(&handle->array);
+  bp_array_release(&s->cx, &handle->array);
+  handle->array.rank = 0;
+  handle->given = true;
+}
+
 /* Adds the gradient at the top of the stack to the slot of an input. An array that nobody else can write any more is
  * taken over, and its handle is dead from then on. */
 static void give(lua_State *L, bp_state *s, const bp_sweep_call *sweep, size_t input) {
   bp_tape *tape = sweep->tape;
   bp_index index = sweep->inputs[input];
   const bp_node *node = &tape->nodes[index];
+  bool taken;
   bp_single gradient;
   bp_box *other = NULL;
+  bp_handle *handle = bp_handle_at(L, s, -1);
+  bool take = handle != NULL && !tape->kept && !handle->read_only && !is_given_twice(handle) &&
+              handle->array.rank != 0 && handle->array.buffer->references == 1;
   if (node->object) {
     lua_pushvalue(L, -1);
     bp_add_object(L, s, (bp_box *)tape, index);
     bp_sweep_give_object(tape, index);
     return;
   }
+  if (take && bp_is_pending(&s->cx, &handle->array)) {
+    check_gradient(L, s, sweep, input, &node->value, &handle->array);
+    BP_TRY(L, s, bp_sweep_give_product(tape, index, &handle->array, &taken));
+    if (taken) {
+      end_given(s, handle);
+      return;
+    }
+  }
   if (!bp_read_single(L, s, -1, sweep->call.op->name, &gradient, &other) || other != NULL)
     wrong_gradient(L, s, sweep, input, &node->value);
   check_gradient(L, s, sweep, input, &node->value, &gradient.array);
-  bp_handle *handle = bp_handle_at(L, s, -1);
-  bool take = handle != NULL && !tape->kept && !handle->read_only && !is_given_twice(handle) &&
-              handle->array.buffer->references == 1;
-  bool taken;
   BP_TRY(L, s, bp_sweep_give(tape, index, &gradient.array, take, &taken));
-  if (!taken) return;
-  s->unreported -= bp_unseen(&handle->array);
-  bp_array_release(&s->cx, &handle->array);
-  handle->array.rank = 0;
-  handle->given = true;
+  if (taken) end_given(s, handle);
 }
 
 /* Pushes the cotangent of a result: a number, a read-only array, an instance; nil where none arrived. */
@@ -235,12 +247,19 @@ static int run_pullback(lua_State *L) {
   return lua_error(L);
 }
 
+/* Products wait while the pullback runs; those that it has not given away are multiplied then. */
 static bp_status custom_backward(bp_call *call) {
   lua_State *L = call->host;
+  bp_context *cx = call->cx;
+  const bool before = cx->products_wait;
   if (!lua_checkstack(L, 8)) return BP_NOMEM;
+  cx->products_wait = !cx->timing && !((const bp_sweep_call *)call)->tape->check_finite;
   lua_pushcfunction(L, run_pullback);
   lua_pushlightuserdata(L, call);
-  return lua_pcall(L, 1, 0, 0) == LUA_OK ? BP_OK : BP_RAISED;
+  bool fine = lua_pcall(L, 1, 0, 0) == LUA_OK;
+  bp_complete_all(cx);
+  cx->products_wait = before;
+  return fine ? BP_OK : BP_RAISED;
 }
 
 /* ---- recording --------------------------------------------------------------------------------------------------- */

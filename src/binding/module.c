@@ -51,6 +51,7 @@ static bp_status api_fail(bp_call *call, const char *format, ...) {
 static bool api_to_array(lua_State *L, int index, bp_array *array) {
   const bp_handle *handle = bp_handle_at(L, check_state(L), index);
   if (handle == NULL || handle->array.rank == 0 || check_state(L)->cx.closed) return false;
+  bp_complete_all(&check_state(L)->cx); /* the host may write there */
   *array = handle->array;
   return true;
 }

@@ -30,6 +30,7 @@ static const bp_array *check_into(bp_walk *w, int index, const bp_array *value) 
   lua_State *L = w->L;
   bp_state *s = w->s;
   const bp_handle *target = bp_handle_at(L, s, index);
+  bp_complete_all(&s->cx);
   if (target == NULL || target->array.rank == 0)
     bp_raise(L, s, "%s%s: expected a vector or matrix, got %s", w->name, bp_walk_place(w), bp_type_of(L, s, index));
   const bp_array *into = &target->array;
@@ -53,6 +54,7 @@ static bp_status add_leaf(bp_walk *w, int index, int other, bp_index *leaf) {
   }
   const bp_handle *handle = bp_handle_at(L, w->s, index);
   if (handle == NULL || handle->array.rank == 0) refuse_leaf(w, index);
+  bp_complete(&w->s->cx, &handle->array);
   if (w->updates) bp_check_writable(L, w->s, index, w->leaf);
   return bp_tape_leaf(&w->box->tape, &handle->array, other == 0 ? NULL : check_into(w, other, &handle->array), leaf);
 }

@@ -2,7 +2,7 @@
  * size class, and counted in bytes_pooled. */
 #include "buffer.h"
 
-#include "context.h"
+#include "pending.h"
 
 _Static_assert(sizeof(bp_buffer) <= BP_ALIGNMENT, "the header of a buffer must fit before its aligned data");
 
@@ -100,6 +100,7 @@ bp_buffer *bp_buffer_new(bp_context *cx, size_t bytes) {
   }
   buffer->references = 1;
   buffer->version = 0;
+  buffer->pending = 0;
   buffer->next = NULL;
   cx->stats.bytes_live += capacity;
   if (cx->stats.bytes_live > cx->pool.peak_live) cx->pool.peak_live = cx->stats.bytes_live;
@@ -129,6 +130,7 @@ void bp_buffer_release(bp_context *cx, bp_buffer *buffer) {
     return;
   }
   if (buffer->references > 0) return;
+  if (buffer->pending != 0) bp_pending_drop(cx, buffer);
   cx->stats.bytes_live -= buffer->capacity;
   if (cx->closed || !POOLED) {
     give_back(cx, buffer);

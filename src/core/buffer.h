@@ -22,6 +22,7 @@ struct bp_buffer {
   uint32_t size_class;
   uint32_t references;
   uint32_t version;
+  uint32_t pending;          /* its place among the pending products, else 0 */
   bp_buffer *next;           /* in the pool: freed before this one */
   void *block;               /* what the allocator gave; the buffer stands inside it, aligned */
   const bp_loan *loan;       /* of a borrowed buffer, else NULL */

@@ -20,6 +20,14 @@ typedef struct bp_stats {
   size_t allocations;  /* blocks asked of the allocator */
 } bp_stats;
 
+/* A matrix to be multiplied out; see pending.h. */
+typedef struct bp_pending {
+  bp_array to;
+  bp_factors factors;
+} bp_pending;
+
+enum { BP_MAX_PENDING = 8 };
+
 struct bp_loops;
 
 struct bp_context {
@@ -30,7 +38,10 @@ struct bp_context {
   const struct bp_loops *loops[2]; /* the kernels of the processor's SIMD level, by dtype */
   bool check_finite;               /* the first operation that makes a NaN or inf is an error */
   bool timing;                     /* every node notes what its rules took */
-  bool closed;                     /* the state is ending: nothing can be allocated any more */
+  bool products_wait;              /* a pullback runs: what it multiplies may be wanted as factors */
+  uint32_t pending_count;
+  bp_pending pending[BP_MAX_PENDING];
+  bool closed; /* the state is ending: nothing can be allocated any more */
   char message[512];
 };
 

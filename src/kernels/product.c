@@ -1,5 +1,6 @@
 /* Products: matrix by matrix through BLAS, matrix by vector and outer products through our own loops. Vectors are
  * contiguous here: operations that take part ask for it (BP_OP_CONTIGUOUS). */
+#include "../core/pending.h"
 #include "kernels.h"
 
 static const bp_product_loops *product_of(bp_context *cx, const bp_array *x) {
@@ -33,6 +34,21 @@ void bp_add_product(bp_context *cx, double alpha, const bp_factors *f, double be
   }
   if (beta != 0 && beta != 1) bp_axpby(cx, beta, d, 0, d);
   product_of(cx, d)->outer(d->rows, d->cols, alpha, f->left.data, f->right.data, d->data, d->stride, beta != 0);
+}
+
+static void multiply_out(bp_context *cx, bp_array to) {
+  bp_factors factors = bp_pending_take(cx, to.buffer);
+  bp_add_product(cx, 1, &factors, 0, &to);
+  bp_buffer_release(cx, factors.left.buffer);
+  bp_buffer_release(cx, factors.right.buffer);
+}
+
+void bp_complete(bp_context *cx, const bp_array *x) {
+  if (bp_is_pending(cx, x)) multiply_out(cx, cx->pending[x->buffer->pending - 1].to);
+}
+
+void bp_complete_all(bp_context *cx) {
+  while (cx->pending_count > 0) multiply_out(cx, cx->pending[cx->pending_count - 1].to);
 }
 
 void bp_transpose(bp_context *cx, const bp_array *x, const bp_gradient *d) {

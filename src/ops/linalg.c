@@ -113,6 +113,10 @@ static bp_status matmul_forward(bp_call *call) {
   return BP_OK;
 }
 
+bool bp_is_product(const bp_call *call) {
+  return RESULT->rank == 2 && (call->op->forward == outer_forward || call->op->forward == matmul_forward);
+}
+
 static bp_status matmul_backward(bp_call *call) {
   const bp_array *a = INPUT(0), *b = INPUT(1), *g = COTANGENT;
   if (WANTED(0)) {

@@ -64,6 +64,9 @@ size_t bp_activation_loop(int64_t number);
 bool bp_is_log(const bp_op *op);
 bool bp_is_softmax(const bp_op *op);
 
+/* Whether the result of a call is the product of its two inputs, and a matrix. */
+bool bp_is_product(const bp_call *call);
+
 #define FAMILY(name) const bp_family bp_##name##_family = {"src/ops/" #name ".c", rows, sizeof rows / sizeof rows[0]}
 
 #endif

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "../core/clock.h"
+#include "../core/pending.h"
 
 /* ---- slots ------------------------------------------------------------------------------------------------------- */
 
@@ -498,6 +499,49 @@ bp_status bp_sweep_give(bp_tape *tape, bp_index input, const bp_array *array, bo
   bp_status status = destination(tape, input, &d);
   if (status == BP_OK) bp_contribute(tape->cx, 1, array, &d);
   return status;
+}
+
+/* The binding cannot know what else will be written to the arrays that a pullback has multiplied. */
+static bp_status clone(bp_context *cx, const bp_array *x, bp_array *copy) {
+  *copy = bp_shape_like(x);
+  bp_status status = bp_array_allocate(cx, copy);
+  if (status == BP_OK) bp_axpby(cx, 1, x, 0, copy);
+  return status;
+}
+
+static bp_status keep_product(bp_tape *tape, bp_index leaf, const bp_factors *product) {
+  bp_factors factors = *product;
+  bp_status status = clone(tape->cx, &product->left, &factors.left);
+  if (status != BP_OK) return status;
+  status = clone(tape->cx, &product->right, &factors.right);
+  if (status == BP_OK) {
+    status = keep_factors(tape, leaf, &factors);
+    bp_buffer_release(tape->cx, factors.right.buffer);
+  }
+  bp_buffer_release(tape->cx, factors.left.buffer);
+  return status;
+}
+
+bp_status bp_sweep_give_product(bp_tape *tape, bp_index input, const bp_array *product, bool *taken) {
+  bp_context *cx = tape->cx;
+  const bp_array *into = into_of(tape, input);
+  const bp_node *node = &tape->nodes[input];
+  bp_status status;
+  *taken = false;
+  if (!bp_is_pending(cx, product)) return BP_OK; /* finalizers have looked at it */
+  const bp_factors *factors = &cx->pending[product->buffer->pending - 1].factors;
+  if (into != NULL && (into->buffer == factors->left.buffer || into->buffer == factors->right.buffer)) return BP_OK;
+  if (tape->deferring && node->kind == BP_NODE_LEAF) {
+    status = keep_product(tape, input, factors);
+  } else {
+    bp_gradient d;
+    status = destination(tape, input, &d);
+    if (status == BP_OK) bp_add_product(cx, 1, factors, d.accumulate ? 1 : 0, &d.to);
+  }
+  if (status != BP_OK) return status;
+  bp_pending_drop(cx, product->buffer);
+  *taken = true;
+  return BP_OK;
 }
 
 void bp_sweep_give_object(bp_tape *tape, bp_index input) {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../core/clock.h"
+#include "../core/pending.h"
 
 void bp_tape_open(bp_tape *tape, bp_context *cx, uint32_t generation) {
   tape->cx = cx;
@@ -230,8 +231,16 @@ static bp_status check_results(bp_call *call) {
   return bp_call_fail(call, "the result has a NaN or inf");
 }
 
+/* A product that has its storage, and waits until somebody looks at it. What a host has lent it may change at any time. */
+static bool waits(bp_call *call) {
+  if (!bp_is_product(call)) return false;
+  bp_factors factors = {.left = call->input[0], .right = call->input[1]};
+  if (factors.left.buffer->loan != NULL || factors.right.buffer->loan != NULL) return false;
+  return bp_pending_add(call->cx, call->result, &factors);
+}
+
 /* Shape rule, storage, forward rule. The results and what is saved come with references; on failure nothing does. */
-static bp_status compute(bp_call *call, double *numbers, bool check_finite) {
+static bp_status compute(bp_call *call, double *numbers, bool check_finite, bool may_wait) {
   bp_array *saved = &call->attributes->saved;
   bool views = true;
   size_t provided = 0;
@@ -242,7 +251,7 @@ static bp_status compute(bp_call *call, double *numbers, bool check_finite) {
   }
   bool saves = status == BP_OK && saved->rank != 0;
   if (saves) status = bp_array_allocate(call->cx, saved);
-  if (status == BP_OK && !views) status = call->op->forward(call);
+  if (status == BP_OK && !views && !(may_wait && waits(call))) status = call->op->forward(call);
   if (status == BP_OK && check_finite) status = check_results(call);
   if (status != BP_OK) {
     while (provided > 0) bp_buffer_release(call->cx, call->result[--provided].buffer);
@@ -319,7 +328,8 @@ static bp_status apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operan
   }
   for (size_t k = 0; k < call.result_count; k++) results[k] = bp_shape_number();
   int64_t start = cx->timing ? bp_clock() : 0;
-  bp_status status = compute(&call, numbers, tape == NULL ? cx->check_finite : tape->check_finite);
+  bool check_finite = tape == NULL ? cx->check_finite : tape->check_finite;
+  bp_status status = compute(&call, numbers, check_finite, cx->products_wait && tape == NULL);
   if (status != BP_OK) return status;
   if (!is_recorded(tape, op)) return give_out(&call, outcomes), BP_OK;
   status = record(tape, &call, operands, attributes != NULL, outcomes);
