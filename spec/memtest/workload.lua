@@ -307,6 +307,18 @@ part("operations by hand", function()
     return c[1] ^ 2 + c[2] ^ 2, function(g) return setmetatable({ 2 * g * c[1], 2 * g * c[2] }, Complex) end
   end)
   return {
+    case("whose pullback multiplies", function()
+      local layer = bp.op(function(w, x) return bp.matmul(w, x), function(d)
+        local g = bp.outer(d, x)
+        return bp.matmul(bp.outer(d, d), bp.outer(d, x)) + g, bp.matmul(d, w)
+      end end)
+      local square_of = bp.op(function(w) return bp.sum(w * w), function(d) return bp.matmul(d * w, bp.eye(2)) end end)
+      local function f(q) return bp.sum(layer(q[1], p.a)) + square_of(q[1]) end
+      local q = { bp.matrix{ { 1, 2 }, { 3, 4 } } }
+      local g = bp.grad(f)(q)
+      bp.optim.sgd{ lr = 0.1 }:minimize(f, q)
+      return { g, q }
+    end),
     case("made", function()
       local cube = bp.op(function(a) return a ^ 3, function(g) return g * 3 * a ^ 2 end end)
       return bp.grad(function(a) return bp.sum(cube(a)) end)(bp.vector{ 1, 2 })

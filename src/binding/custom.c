@@ -253,7 +253,7 @@ static bp_status custom_backward(bp_call *call) {
   bp_context *cx = call->cx;
   const bool before = cx->products_wait;
   if (!lua_checkstack(L, 8)) return BP_NOMEM;
-  cx->products_wait = !cx->timing && !((const bp_sweep_call *)call)->tape->check_finite;
+  cx->products_wait = !cx->timing;
   lua_pushcfunction(L, run_pullback);
   lua_pushlightuserdata(L, call);
   bool fine = lua_pcall(L, 1, 0, 0) == LUA_OK;

@@ -85,7 +85,6 @@ static int new_tape(lua_State *L) {
   bool kept = lua_toboolean(L, 1);
   bp_tape_handle *handle = push_handle(L, s);
   bp_box *box = take_box(L, s);
-  bp_complete_all(&s->cx);
   bp_tape_open(&box->tape, &s->cx, ++box->last_generation);
   box->tape.kept = kept;
   box->thorough = false;

@@ -329,7 +329,8 @@ static bp_status apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operan
   for (size_t k = 0; k < call.result_count; k++) results[k] = bp_shape_number();
   int64_t start = cx->timing ? bp_clock() : 0;
   bool check_finite = tape == NULL ? cx->check_finite : tape->check_finite;
-  bp_status status = compute(&call, numbers, check_finite, cx->products_wait && tape == NULL);
+  bool may_wait = cx->products_wait && tape == NULL && !check_finite;
+  bp_status status = compute(&call, numbers, check_finite, may_wait);
   if (status != BP_OK) return status;
   if (!is_recorded(tape, op)) return give_out(&call, outcomes), BP_OK;
   status = record(tape, &call, operands, attributes != NULL, outcomes);

@@ -1,0 +1,286 @@
+-- Products of a pullback are multiplied when somebody looks at them, or not at all (src/core/pending.h). Nobody may see
+-- that: each case here is held against the same with products that were looked at on the spot.
+
+package.path = "./spec/?.lua;" .. package.path
+local bp = require "backprop"
+local help = require "support.helpers"
+
+local same, raises = help.same, help.raises
+
+describe("a product made by a pullback", function()
+  local w0 = bp.matrix{ { 1, 2, 3 }, { 4, 5, 6 } }
+  local u, v = bp.vector{ 2, -1 }, bp.vector{ 1, 3, 5 }
+  local a, b = bp.matrix{ { 1, 2 }, { 3, -4 } }, bp.matrix{ { 1, 0, 2 }, { 5, 1, 1 } }
+
+  -- The gradients of w, where the pullback of `f` returns make(outer, matmul, w), with products that wait and with some
+  -- that do not: of value_and_grad, into an array, of a kept tape twice, and as a step of gradient descent; and what
+  -- make has put into `seen` meanwhile.
+  local function results(make, outer, matmul)
+    local seen = {}
+    local f = bp.op{ name = "f", forward = function(w, s)
+      return bp.sum(w) * s, function(dz) return make(dz, outer, matmul, seen, w), nil end
+    end }
+    local function loss(w) return f(w, 2) + 3 * f(w, 1) + bp.sum(w * w) end
+    local function plain_list(...)
+      local list = { ... }
+      for i, x in ipairs(list) do list[i] = x:totable() end
+      return list
+    end
+    local fresh = bp.grad(loss)(w0)
+    local into = bp.zeros(2, 3)
+    bp.grad(loss, { into = into })(w0)
+    local _, pullback <close> = bp.vjp(loss, w0)
+    local first, second = pullback(1), pullback(1)
+    local w = { w0:clone() }
+    bp.optim.sgd{ lr = 0.5 }:minimize(function(p) return loss(p[1]) end, w)
+    local list = plain_list(fresh, into, first, second, w[1])
+    for _, x in ipairs(seen) do list[#list + 1] = type(x) == "number" and x or x:totable() end
+    return list
+  end
+
+  -- Looking at an element is what multiplies it out.
+  local function at_once(product)
+    return function(...)
+      local x = product(...)
+      assert(x:get(1, 1))
+      return x
+    end
+  end
+
+  -- What nobody has multiplied out is NaN.
+  local function in_spoilt_memory(product)
+    return function(...)
+      local spoilt = {}
+      for k = 1, 4 do spoilt[k] = bp.full(0 / 0, 2, 3) end
+      bp.release(spoilt)
+      return product(...)
+    end
+  end
+
+  local function unseen(make)
+    same(results(make, at_once(bp.outer), at_once(bp.matmul)),
+      results(make, in_spoilt_memory(bp.outer), in_spoilt_memory(bp.matmul)))
+  end
+
+  local cases = {
+    ["is given"] = function(dz, outer) return outer(dz * u, v) end,
+    ["of matrices is given"] = function(dz, _, matmul) return matmul(dz * a, b) end,
+    ["of a column is given"] = function(dz, outer) return outer(bp.column(dz * a, 2), v) end,
+    ["is used by an operation"] = function(dz, outer) return outer(dz * u, v) * 2 + outer(u, v) end,
+    ["is a factor of another"] = function(dz, outer, matmul) return matmul(outer(dz * u, u), b) end,
+    ["is kept and looked at later"] = function(dz, outer, _, seen)
+      seen[#seen + 1] = outer(u * dz, u)
+      return outer(dz * u, v)
+    end,
+    ["is looked at and given"] = function(dz, outer, _, seen)
+      local g = outer(dz * u, v)
+      seen[#seen + 1] = bp.sum(g)
+      seen[#seen + 1] = g[2]:clone()
+      return g
+    end,
+    ["is changed in place"] = function(dz, outer)
+      local g = outer(dz * u, v)
+      g:set(1, 2, 100)
+      return g
+    end,
+    ["is added to in place"] = function(dz, outer)
+      local g, h = outer(dz * u, v), outer(u, v)
+      bp.axpy(2, g, h)
+      return h
+    end,
+    ["is filled"] = function(dz, outer)
+      local g = outer(dz * u, v)
+      g:fill(dz)
+      return g
+    end,
+    ["is copied over"] = function(dz, outer)
+      local g = outer(dz * u, v)
+      g:copy(w0)
+      return g
+    end,
+    ["has a row that is changed"] = function(dz, outer)
+      local g = outer(dz * u, v)
+      g[1]:fill(7)
+      return g
+    end,
+    ["has a factor that is changed afterwards"] = function(dz, outer, _, seen)
+      local d = dz * u
+      local g = outer(d, v)
+      d:fill(9)
+      seen[#seen + 1] = outer(d, d)
+      bp.axpy(1, d, d)
+      return g
+    end,
+    ["has a matrix factor of which a row is changed afterwards"] = function(dz, _, matmul)
+      local d = dz * a
+      local g = matmul(d, b)
+      d[1][2] = 50
+      return g
+    end,
+    ["has a factor that is released"] = function(dz, outer)
+      local d = dz * u
+      local g = outer(d, v)
+      bp.release(d)
+      return g
+    end,
+    ["is released"] = function(dz, outer)
+      bp.release(outer(dz * u, v))
+      return outer(u, v)
+    end,
+    ["is dropped"] = function(dz, outer)
+      for _ = 1, 3 do outer(dz * u, v) end
+      collectgarbage()
+      return outer(u, v)
+    end,
+    ["is one of many"] = function(dz, outer)
+      local list, sum = {}, bp.zeros(2, 3)
+      for k = 1, 20 do list[k] = outer(u * k, v * dz) end
+      for k = 1, 20 do sum = sum + list[1 + k * 7 % 20] * (k % 3) end
+      return sum
+    end,
+    ["has a scratch array for a factor, which every call writes to"] = (function()
+      local scratch = bp.zeros(2)
+      return function(dz, outer)
+        scratch:copy(dz * u)
+        return outer(scratch, v)
+      end
+    end)(),
+    ["has the parameter for a factor"] = function(dz, _, matmul, seen, w)
+      seen[#seen + 1] = matmul(a, w)
+      return matmul(dz * a, w)
+    end,
+    ["is made in a gradient inside"] = function(dz, outer, _, seen)
+      local g = outer(dz * u, v)
+      local inner = bp.grad(function(x)
+        seen[#seen + 1] = outer(u, u)
+        return bp.sum(bp.matmul(g, x)) + bp.sum(outer(x, v) * outer(v, v))
+      end)(v)
+      return g + outer(u, inner)
+    end,
+    ["has a factor that a gradient inside is written into"] = function(dz, outer)
+      local d = dz * u
+      local g = outer(d, v)
+      bp.grad(function(x) return bp.sum(x * x) end, { into = d })(u)
+      return g
+    end,
+    ["is differentiated by"] = function(dz, outer)
+      local g = outer(dz * u, v)
+      return bp.grad(function(x) return bp.sum(x * x) end)(g)
+    end,
+    ["receives a gradient"] = function(dz, outer, _, seen)
+      local g = outer(dz * u, v)
+      bp.grad(function(x) return bp.sum(x * x) end, { into = g })(w0)
+      seen[#seen + 1] = g
+      return outer(u, v)
+    end,
+    ["has a factor that is stepped"] = function(dz, outer)
+      local d = { dz * u }
+      local g = outer(d[1], v)
+      bp.optim.sgd{ lr = 0.1 }:step(d, { u })
+      return g
+    end,
+    ["has a factor that is minimized"] = function(dz, outer)
+      local d = { dz * u }
+      local g = outer(d[1], v)
+      bp.optim.sgd{ lr = 0.1 }:minimize(function(p) return bp.sum(p[1] * p[1]) end, d)
+      return g
+    end,
+    ["is held when the pullback goes on after an error"] = function(dz, outer, _, seen)
+      local ok = pcall(function()
+        seen[#seen + 1] = outer(dz * u, u)
+        error "stopped"
+      end)
+      assert(not ok)
+      return outer(dz * u, v)
+    end,
+  }
+  for name, make in pairs(cases) do
+    it(name, function() unseen(make) end)
+  end
+
+  it("is there when the pullback has raised", function()
+    local kept
+    local f = bp.op(function(w) return bp.sum(w), function(dz)
+      kept = bp.outer(dz * u, v)
+      error "stopped"
+    end end)
+    raises("stopped", function() bp.grad(function(w) return f(w) end)(w0) end)
+    same({ { 2, 6, 10 }, { -1, -3, -5 } }, kept)
+  end)
+
+  it("may have the array for a factor that receives the gradient", function()
+    local into = w0:clone()
+    local f = bp.op(function(w) return bp.sum(w), function(dz) return bp.matmul(dz * a, into) end end)
+    bp.grad(function(w) return f(w) end, { into = into })(w0)
+    same(bp.matmul(a, w0), into)
+  end)
+
+  it("is given once for two arguments and for leaves of a record", function()
+    local f = bp.op(function(x, y) return bp.sum(x) + bp.sum(y), function(dz)
+      local g = bp.outer(dz * u, v)
+      return g, g
+    end end)
+    local gx, gy = bp.grad(function(x, y) return f(x, y) end, { wrt = { 1, 2 } })(w0, w0)
+    same({ { { 2, 6, 10 }, { -1, -3, -5 } }, { { 2, 6, 10 }, { -1, -3, -5 } } }, { gx, gy })
+    gx:fill(0)
+    same({ { 2, 6, 10 }, { -1, -3, -5 } }, gy)
+    local h = bp.op(function(p) return bp.sum(p.x) + bp.sum(p.y), function(dz)
+      local g = bp.outer(dz * u, v)
+      return { x = g, y = bp.matmul(a, b) }
+    end end)
+    same({ x = { { 2, 6, 10 }, { -1, -3, -5 } }, y = bp.matmul(a, b) }, bp.grad(function(p) return h(p) end)({
+      x = w0, y = w0 }))
+  end)
+
+  it("goes to a window, and to what is no leaf", function()
+    local f = bp.op(function(w) return bp.sum(w), function(dz) return bp.outer(dz * u, v) end end)
+    local m = bp.matrix{ { 1, 1, 1 }, { 2, 2, 2 }, { 3, 3, 3 } }
+    same({ { 0, 0, 0 }, { 2, 6, 10 }, { -1, -3, -5 } }, bp.grad(function(x) return f(bp.slice(x, 2, 3)) end)(m))
+    same({ { 4, 12, 20 }, { -2, -6, -10 } }, bp.grad(function(w) return f(w * 2) end)(w0))
+  end)
+
+  it("has a dtype and a shape that are checked", function()
+    local function given(make)
+      local f = bp.op{ name = "f", forward = function(w) return bp.sum(w), function() return make() end end }
+      return function() bp.grad(function(w) return f(w) end)(w0) end
+    end
+    raises("f: the pullback's gradient of argument 1 has shape 3x2", given(function() return bp.outer(v, u) end))
+    raises("f32", given(function() return bp.outer(u:astype "f32", v:astype "f32") end))
+  end)
+
+  it("is dead afterwards, as other arrays are that were given", function()
+    local kept
+    local f = bp.op(function(w) return bp.sum(w), function(dz)
+      kept = bp.outer(dz * u, v)
+      return kept
+    end end)
+    local g = bp.grad(function(w) return f(w) end)(w0)
+    raises("given", function() return kept[1] end)
+    same({ { 2, 6, 10 }, { -1, -3, -5 } }, g)
+  end)
+
+  it("that makes a NaN is found where bp.check_finite is on", function()
+    local nan = bp.full(0 / 0, 3)
+    local f = bp.op{ name = "f", forward = function(w) return bp.sum(w), function(dz)
+      return bp.outer(dz * u, nan)
+    end end }
+    raises("NaN or inf", function() bp.grad(function(w) return f(w) end, { check_finite = true })(w0) end)
+    bp.check_finite(true)
+    raises("bp.outer", function() bp.grad(function(w) return f(w) end, { check_finite = false })(w0) end)
+    bp.check_finite(false)
+  end)
+
+  it("is not looked at for a NaN before it is there", function()
+    local spoilt = bp.full(0 / 0, 2, 3)
+    local g = bp.op(function(w) return bp.sum(w), function(dz)
+      local d = dz * u
+      bp.release(spoilt)
+      return bp.outer(d, v)
+    end end)
+    bp.check_finite(true)
+    local ok, gradient = pcall(bp.grad(function(w) return g(w) end, { check_finite = false }), w0)
+    bp.check_finite(false)
+    assert(ok, gradient)
+    same({ { 2, 6, 10 }, { -1, -3, -5 } }, gradient)
+  end)
+end)
