@@ -401,7 +401,7 @@ static int release(lua_State *L) {
   bp_handle *handle = bp_handle_at(L, s, 1);
   if (handle == NULL) return bp_raise(L, s, "bp.release: expected an array, got %s", bp_type_of(L, s, 1));
   if (!s->cx.closed && handle->array.buffer != NULL && handle->array.buffer->references == 1)
-    s->unreported -= bp_unseen(&handle->array);
+    bp_count_unseen(s, &handle->array, -1);
   s->epoch++;
   return collect(L);
 }

@@ -23,7 +23,10 @@ typedef struct bp_state {
   int tapes;               /* the table that keeps the tapes' memory */
   struct bp_box *free_box; /* tapes in no use */
   uint32_t epoch;          /* counts arrays released and tapes closed: what finalizers can do to operands */
-  ptrdiff_t unreported;    /* bytes in handles that the collector has not been told about */
+  ptrdiff_t unreported;    /* bytes in small arrays that the collector has not been told about */
+  ptrdiff_t large_bytes;   /* the same in large ones */
+  int large_count;         /* and the number of these */
+  size_t least_in_use;     /* since the last full collection of ours: bytes in arrays and on the Lua heap */
   char source_prefix[256]; /* of our own Lua files, to find the user's line */
 } bp_state;
 
@@ -115,12 +118,8 @@ bp_handle *bp_push_shared(lua_State *L, bp_state *s, const bp_array *array, bool
 /* Pushes a handle that shares the array at an index, so that it stays whatever finalizers release. */
 const bp_array *bp_keep_array(lua_State *L, bp_state *s, int index, const char *name);
 void bp_push_variable(lua_State *L, bp_state *s, bp_box *box, bp_index node);
-/* What the collector does not see of an array that a handle brings: the block, and twice the handle, which its finalizer
- * makes live for another cycle. Of small arrays the latter is most: with nothing for it, a collector in incremental mode
- * falls behind without end. */
-static inline ptrdiff_t bp_unseen(const bp_array *array) {
-  return (ptrdiff_t)(array->buffer->capacity + 2 * BP_ALIGNMENT + 2 * sizeof(bp_handle));
-}
+/* A handle has brought an array, which the collector does not see (count 1), or has given it back (-1). */
+void bp_count_unseen(bp_state *s, const bp_array *array, int count);
 /* Tells the collector of bytes it cannot see, if they are many. May run finalizers. */
 void bp_report(lua_State *L, bp_state *s);
 

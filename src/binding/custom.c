@@ -88,7 +88,7 @@ static void wrong_gradient(lua_State *L, bp_state *s, const bp_sweep_call *sweep
 }
 
 static void end_given(bp_state *s, bp_handle *handle) {
-  s->unreported -= bp_unseen(&handle->array);
+  bp_count_unseen(s, &handle->array, -1);
   bp_array_release(&s->cx, &handle->array);
   handle->array.rank = 0;
   handle->given = true;

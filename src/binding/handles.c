@@ -80,20 +80,47 @@ bp_handle *bp_push_handle(lua_State *L, bp_state *s) {
   return handle;
 }
 
-/* 256 KiB at a time: a step of the collector for every small array costs more than it frees, and a longer wait lets
-   so many buffers be alive at once that they push the weights out of the cache. */
+/* The block, and twice the handle, which its finalizer makes live for another cycle: of small arrays the latter is most,
+ * and with nothing for it a collector in incremental mode falls behind without end. */
+enum { LARGE = 1 << 16, ENOUGH_BYTES = 1 << 18, ENOUGH_LARGE = 4 };
+
+void bp_count_unseen(bp_state *s, const bp_array *array, int count) {
+  const ptrdiff_t bytes = (ptrdiff_t)(array->buffer->capacity + 2 * BP_ALIGNMENT + 2 * sizeof(bp_handle));
+  if (bytes >= LARGE) {
+    s->large_bytes += count * bytes;
+    s->large_count += count;
+  } else {
+    s->unreported += count * bytes;
+  }
+}
+
+/* In generational mode an array that has seen two collections waits for a full one, which Lua makes when its own memory
+ * has doubled. It does not see that ours has. */
+static void collect_old(lua_State *L, bp_state *s) {
+  const size_t slack = (size_t)16 << 20;
+  size_t in_use = ((size_t)lua_gc(L, LUA_GCCOUNT) << 10) + s->cx.stats.bytes_live;
+  if (in_use < s->least_in_use) s->least_in_use = in_use;
+  if (in_use < 2 * s->least_in_use + slack) return;
+  lua_gc(L, LUA_GCCOLLECT);
+  s->least_in_use = ((size_t)lua_gc(L, LUA_GCCOUNT) << 10) + s->cx.stats.bytes_live;
+}
+
+/* 256 KiB of small arrays at a time: a step of the collector for each costs more than it frees, and a longer wait lets so
+ * many buffers be alive at once that they push the weights out of the cache. Large arrays a few at a time, so that those
+ * that live for an operation or two seldom see two collections. */
 void bp_report(lua_State *L, bp_state *s) {
-  const ptrdiff_t enough = (ptrdiff_t)1 << 18;
-  if (s->unreported < enough) return;
-  int kilobytes = (int)(s->unreported >> 10);
-  s->unreported = 0;
+  if (s->unreported < ENOUGH_BYTES && s->large_count < ENOUGH_LARGE) return;
+  int kilobytes = (int)((s->unreported + s->large_bytes) >> 10);
+  s->unreported = s->large_bytes = s->large_count = 0;
   bp_reserve_call(L);
-  if (lua_gc(L, LUA_GCISRUNNING)) lua_gc(L, LUA_GCSTEP, kilobytes);
+  if (!lua_gc(L, LUA_GCISRUNNING)) return;
+  lua_gc(L, LUA_GCSTEP, kilobytes);
+  collect_old(L, s);
 }
 
 void bp_hold(bp_state *s, bp_handle *handle, const bp_array *array) {
   handle->array = *array;
-  if (array->buffer->references == 1) s->unreported += bp_unseen(array);
+  if (array->buffer->references == 1) bp_count_unseen(s, array, 1);
 }
 
 bp_handle *bp_push_new(lua_State *L, bp_state *s, bp_array shape) {
