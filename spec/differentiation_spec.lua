@@ -121,6 +121,22 @@ describe("bp.grad", function()
     same({ 3, 5 }, g.a.w)
   end)
 
+  it("keeps it shared also where there are a few branches, or many", function()
+    for _, count in ipairs{ 10, 63, 64, 65, 200 } do
+      local list = {}
+      for k = 1, count do list[k] = { k * 1.0, { 2.0 } } end
+      list[count + 1] = list[count]
+      local g = bp.grad(function(p)
+        local sum = 0
+        for _, pair in ipairs(p) do sum = sum + pair[1] * pair[2][1] end
+        return sum
+      end)(list)
+      assert(rawequal(g[count], g[count + 1]) and not rawequal(g[1], g[2]))
+      for k = 1, count - 1 do same({ 2, { k } }, g[k]) end
+      same({ 4, { 2 * count } }, g[count])
+    end
+  end)
+
   it("gives one array at two paths two gradients", function()
     local w = bp.vector{ 1, 2 }
     local g = bp.grad(function(p) return bp.sum(p.a * 3) + bp.sum(p.b * 5) end)({ a = w, b = w })

@@ -7,7 +7,7 @@
 /* As tree.lua numbers them in what is known of a metatable; a plain number, array or variable is known by itself. */
 typedef enum bp_sort { BP_CONSTANT, BP_BRANCH, BP_INSTANCE, BP_LEAF } bp_sort;
 
-enum { BP_SHALLOW = 12, BP_FEW_BRANCHES = 16 };
+enum { BP_SHALLOW = 12, BP_FEW_BRANCHES = 64 };
 
 typedef struct bp_frame {
   lua_Integer position, count; /* of the keys */
