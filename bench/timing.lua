@@ -1,5 +1,6 @@
 -- Timing of several jobs against each other on a machine that others use too: short blocks of calls, one job after the
--- other, many rounds, so that a slow moment hits all alike. What counts is the median of the blocks' means.
+-- other, many rounds, so that a slow moment hits all alike, each round in another order, so that none always comes after
+-- the same one. What counts is the median of the blocks' means.
 
 local clock = require "baseline".clock
 
@@ -39,11 +40,14 @@ function timing.interleave(calls, options)
     before(i)
     count[i], times[i] = calls_per_block(call, options.block), {}
   end
-  local start = clock()
+  local start, order = clock(), {}
+  for i = 1, #calls do order[i] = i end
   for round = 1, options.rounds do
-    local forwards = round % 2 == 1
-    for k = 1, #calls do
-      local i = forwards and k or #calls + 1 - k
+    for k = #order, 2, -1 do
+      local other = math.random(k)
+      order[k], order[other] = order[other], order[k]
+    end
+    for _, i in ipairs(order) do
       before(i)
       calls[i]()
       calls[i]()

@@ -23,8 +23,8 @@ typedef struct bp_state {
   int tapes;               /* the table that keeps the tapes' memory */
   struct bp_box *free_box; /* tapes in no use */
   uint32_t epoch;          /* counts arrays released and tapes closed: what finalizers can do to operands */
-  ptrdiff_t unreported;    /* bytes in small arrays that the collector has not been told about */
-  ptrdiff_t large_bytes;   /* the same in large ones */
+  ptrdiff_t small_bytes;   /* in small arrays that the collector has not been told about */
+  ptrdiff_t large_bytes;   /* in large ones */
   int large_count;         /* and the number of these */
   size_t least_in_use;     /* since the last full collection of ours: bytes in arrays and on the Lua heap */
   char source_prefix[256]; /* of our own Lua files, to find the user's line */

@@ -86,32 +86,34 @@ enum { LARGE = 1 << 16, ENOUGH_BYTES = 1 << 18, ENOUGH_LARGE = 4 };
 
 void bp_count_unseen(bp_state *s, const bp_array *array, int count) {
   const ptrdiff_t bytes = (ptrdiff_t)(array->buffer->capacity + 2 * BP_ALIGNMENT + 2 * sizeof(bp_handle));
-  if (bytes >= LARGE) {
-    s->large_bytes += count * bytes;
-    s->large_count += count;
-  } else {
-    s->unreported += count * bytes;
-  }
+  const bool large = bytes >= LARGE;
+  ptrdiff_t *sum = large ? &s->large_bytes : &s->small_bytes;
+  *sum += count * bytes;
+  if (*sum < 0) *sum = 0; /* it was reported before it was given back */
+  if (large) s->large_count += s->large_count + count < 0 ? 0 : count;
+}
+
+static size_t bytes_in_use(lua_State *L, const bp_state *s) {
+  return ((size_t)lua_gc(L, LUA_GCCOUNT) << 10) + s->cx.stats.bytes_live;
 }
 
 /* In generational mode an array that has seen two collections waits for a full one, which Lua makes when its own memory
  * has doubled. It does not see that ours has. */
 static void collect_old(lua_State *L, bp_state *s) {
-  const size_t slack = (size_t)16 << 20;
-  size_t in_use = ((size_t)lua_gc(L, LUA_GCCOUNT) << 10) + s->cx.stats.bytes_live;
+  const size_t slack = (size_t)16 << 20, in_use = bytes_in_use(L, s);
   if (in_use < s->least_in_use) s->least_in_use = in_use;
   if (in_use < 2 * s->least_in_use + slack) return;
   lua_gc(L, LUA_GCCOLLECT);
-  s->least_in_use = ((size_t)lua_gc(L, LUA_GCCOUNT) << 10) + s->cx.stats.bytes_live;
+  s->least_in_use = bytes_in_use(L, s);
 }
 
 /* 256 KiB of small arrays at a time: a step of the collector for each costs more than it frees, and a longer wait lets so
  * many buffers be alive at once that they push the weights out of the cache. Large arrays a few at a time, so that those
  * that live for an operation or two seldom see two collections. */
 void bp_report(lua_State *L, bp_state *s) {
-  if (s->unreported < ENOUGH_BYTES && s->large_count < ENOUGH_LARGE) return;
-  int kilobytes = (int)((s->unreported + s->large_bytes) >> 10);
-  s->unreported = s->large_bytes = s->large_count = 0;
+  if (s->small_bytes < ENOUGH_BYTES && s->large_count < ENOUGH_LARGE) return;
+  int kilobytes = (int)((s->small_bytes + s->large_bytes) >> 10);
+  s->small_bytes = s->large_bytes = s->large_count = 0;
   bp_reserve_call(L);
   if (!lua_gc(L, LUA_GCISRUNNING)) return;
   lua_gc(L, LUA_GCSTEP, kilobytes);
