@@ -1,6 +1,6 @@
 -- Timing of several jobs against each other on a machine that others use too: short blocks of calls, one job after the
--- other, many rounds, so that a slow moment hits all alike, each round in another order, so that none always comes after
--- the same one. What counts is the median of the blocks' means.
+-- other, many rounds, so that a slow moment hits all alike. Each round has another order, so that none comes after the
+-- same one every time. What counts is the median of the blocks' means.
 
 local clock = require "baseline".clock
 
