@@ -38,6 +38,16 @@ callbacks.good = {
     .. "local to = bp.slice(g, 1, 1) if bp.kind(a) == 'matrix' then to = to[1] end to:copy(to + dz) return g end "
     .. "end)($a)" },
   { needs = "matrix", "bp.op(function(m) return bp.transpose(m), function(dz) return bp.transpose(dz) end end)($a)" },
+  { needs = "matrix", "bp.op(function(m) return bp.matmul(m, bp.transpose(m)), function(dz) "
+    .. "return bp.matmul(dz + bp.transpose(dz), m) end end)($a)" },
+  { needs = "matrix", "bp.op(function(m) local rows, columns = m:shape() return bp.sum(m), function(dz) "
+    .. "local u = bp.full(dz, rows, m:dtype()) local g = bp.outer(u, bp.ones(columns, m:dtype())) "
+    .. "u:fill(7) kept = bp.outer(u, u) bp.release(u) return g end end)($a)" },
+  { needs = "matrix", "bp.op(function(m) return bp.sum(m * m), function(dz) local rows = m:shape() "
+    .. "local e = bp.eye(rows, m:dtype()) kept = bp.matmul(e * dz, m) local g = bp.matmul(e, kept) "
+    .. "bp.axpy(1, kept, g) return g end end)($a)" },
+  { needs = "matrix", "bp.op(function(m) return { m * 2, bp.sum(m) }, function(dz) local rows = m:shape() "
+    .. "pcall(bp.sum, kept) return bp.matmul(bp.eye(rows, m:dtype()) * 2, dz[1]) + dz[2] end end)($a)[1]" },
   { needs = "any", "bp.iso(function(a, b) return { b, a } end, function(l) return l[2], l[1] end)($a, $b)[2]" },
 }
 
