@@ -203,13 +203,13 @@ static void check_flat_gradients(lua_State *L, bp_state *s, const bp_sweep_call 
   for (int k = 0; k < expected; k++) {
     const int index = GRADIENTS + k;
     if (lua_isnil(L, index) || lua_type(L, index) == LUA_TNUMBER || bp_is_ours(L, s, index)) continue;
-    bp_outcome argument = {.array = bp_node_value(sweep->tape, sweep->inputs[k])};
+    const bp_array argument = bp_node_value(sweep->tape, sweep->inputs[k]);
     push_function(L, s, "check_leaf");
     lua_pushstring(L, sweep->call.op->name);
-    if (argument.array.rank == 0)
+    if (argument.rank == 0)
       lua_pushnumber(L, 0);
     else
-      bp_push_shared(L, s, &argument.array, true);
+      bp_push_shared(L, s, &argument, true);
     lua_pushvalue(L, index);
     lua_pushfstring(L, "argument %d", k + 1);
     lua_call(L, 4, 0);
