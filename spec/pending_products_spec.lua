@@ -215,6 +215,43 @@ describe("a product made by a pullback", function()
     same(bp.matmul(a, w0), into)
   end)
 
+  it("may have an array for a factor that receives the gradient of a window, or of another argument", function()
+    local function both(outer, matmul)
+      local into = bp.matrix{ { 1, 2 }, { 3, 4 }, { 5, 6 } }
+      local f = bp.op(function(w) return bp.sum(w), function(dz) return outer(dz * u, bp.row(into, 2)) end end)
+      bp.grad(function(x) return f(bp.slice(x, 2, 3)) end, { into = into })(bp.zeros(3, 2))
+      local ix, iy = a:clone(), a:clone()
+      local h = bp.op(function(x, y)
+        return bp.sum(x) + bp.sum(y), function(dz) return dz * a, matmul(dz * a, ix) end
+      end)
+      bp.grad(function(x, y) return h(x, y) end, { wrt = { 1, 2 }, into = { ix, iy } })(a, a)
+      return { into, ix, iy }
+    end
+    local eager = both(at_once(bp.outer), at_once(bp.matmul))
+    same({ { { 0, 0 }, { 6, 8 }, { -3, -4 } }, a, bp.matmul(a, a) }, eager)
+    same(eager, both(bp.outer, bp.matmul))
+  end)
+
+  it("may be made by a function inside whose gradient or step goes to a factor", function()
+    local kept, stepped
+    local f = bp.op(function(w) return bp.sum(w), function(dz)
+      local d, e = u * dz, { u * dz }
+      bp.grad(function(x)
+        kept = bp.outer(d, d)
+        return bp.sum(x * x)
+      end, { into = d })(u)
+      bp.optim.sgd{ lr = 0.5 }:minimize(function(p)
+        stepped = bp.outer(u, u) + 0 * bp.sum(bp.value(p[1]))
+        kept = { kept, bp.outer(e[1], e[1]) }
+        return bp.sum(p[1] * p[1])
+      end, e)
+      return bp.outer(u, v)
+    end end)
+    bp.grad(function(w) return f(w) end)(w0)
+    same({ { { 4, -2 }, { -2, 1 } }, { { 4, -2 }, { -2, 1 } } }, kept)
+    same({ { 4, -2 }, { -2, 1 } }, stepped)
+  end)
+
   it("is given once for two arguments and for leaves of a record", function()
     local f = bp.op(function(x, y) return bp.sum(x) + bp.sum(y), function(dz)
       local g = bp.outer(dz * u, v)

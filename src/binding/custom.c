@@ -40,8 +40,10 @@ static void push_function(lua_State *L, bp_state *s, const char *name) {
 
 /* ---- the trampoline ---------------------------------------------------------------------------------------------- */
 
-static bool is_given_twice(const bp_handle *handle) {
-  return handle->seen > 1;
+/* Whether a gradient's storage can be taken over: nobody else can write there. */
+static bool is_ours_to_take(const bp_tape *tape, const bp_handle *handle) {
+  return handle != NULL && !tape->kept && !handle->read_only && handle->seen < 2 && handle->array.rank != 0 &&
+         handle->array.buffer->references == 1;
 }
 
 /* Counts how often each array stands among the gradients; `step` 0 clears the counts. */
@@ -104,15 +106,13 @@ static void give(lua_State *L, bp_state *s, const bp_sweep_call *sweep, size_t i
   bp_single gradient;
   bp_box *other = NULL;
   bp_handle *handle = bp_handle_at(L, s, -1);
-  bool take = handle != NULL && !tape->kept && !handle->read_only && !is_given_twice(handle) &&
-              handle->array.rank != 0 && handle->array.buffer->references == 1;
   if (node->object) {
     lua_pushvalue(L, -1);
     bp_add_object(L, s, (bp_box *)tape, index);
     bp_sweep_give_object(tape, index);
     return;
   }
-  if (take && bp_is_pending(&s->cx, &handle->array)) {
+  if (is_ours_to_take(tape, handle) && bp_is_pending(&s->cx, &handle->array)) {
     check_gradient(L, s, sweep, input, &node->value, &handle->array);
     BP_TRY(L, s, bp_sweep_give_product(tape, index, &handle->array, &taken));
     if (taken) {
@@ -123,7 +123,7 @@ static void give(lua_State *L, bp_state *s, const bp_sweep_call *sweep, size_t i
   if (!bp_read_single(L, s, -1, sweep->call.op->name, &gradient, &other) || other != NULL)
     wrong_gradient(L, s, sweep, input, &node->value);
   check_gradient(L, s, sweep, input, &node->value, &gradient.array);
-  BP_TRY(L, s, bp_sweep_give(tape, index, &gradient.array, take, &taken));
+  BP_TRY(L, s, bp_sweep_give(tape, index, &gradient.array, is_ours_to_take(tape, handle), &taken));
   if (taken) end_given(s, handle);
 }
 
@@ -227,8 +227,10 @@ static int run_pullback(lua_State *L) {
   const leaves cotangents = {.first = COTANGENTS, .list = flat ? 0 : COTANGENTS};
   bp_push_box_table(L, (bp_box *)tape);
   int failed = flat ? call_flat_pullback(L, s, sweep) : call_pullback(L, s, sweep);
+  s->cx.products_wait = false; /* nothing that runs while gradients are given waits */
   if (failed == LUA_OK) {
     if (flat) check_flat_gradients(L, s, sweep);
+    bp_sweep_before_giving(tape);
     const int top = lua_gettop(L);
     count_arrays(L, s, gradients, call->input_count, 1);
     for (size_t k = 0; k < call->input_count; k++) {
@@ -253,7 +255,7 @@ static bp_status custom_backward(bp_call *call) {
   bp_context *cx = call->cx;
   const bool before = cx->products_wait;
   if (!lua_checkstack(L, 8)) return BP_NOMEM;
-  cx->products_wait = !cx->timing;
+  cx->products_wait = !cx->timing; /* a profile shows a product where it was asked for */
   lua_pushcfunction(L, run_pullback);
   lua_pushlightuserdata(L, call);
   bool fine = lua_pcall(L, 1, 0, 0) == LUA_OK;

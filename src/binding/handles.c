@@ -115,7 +115,7 @@ void bp_report(lua_State *L, bp_state *s) {
   int kilobytes = (int)((s->small_bytes + s->large_bytes) >> 10);
   s->small_bytes = s->large_bytes = s->large_count = 0;
   bp_reserve_call(L);
-  if (!lua_gc(L, LUA_GCISRUNNING)) return;
+  if (lua_gc(L, LUA_GCISRUNNING) != 1) return; /* stopped, or inside a finalizer, where it says -1 to all */
   lua_gc(L, LUA_GCSTEP, kilobytes);
   collect_old(L, s);
 }

@@ -27,6 +27,7 @@ static bp_status make_room(bp_tape *tape) {
 
 bp_status bp_sweep_begin(bp_tape *tape) {
   bp_sweep_end(tape);
+  bp_complete_all(tape->cx); /* in a pullback: what this sweep and its step write to may be a factor */
   bp_status status = make_room(tape);
   if (status != BP_OK) return status;
   tape->slot_count = tape->node_count;
@@ -501,7 +502,21 @@ bp_status bp_sweep_give(bp_tape *tape, bp_index input, const bp_array *array, bo
   return status;
 }
 
-/* The binding cannot know what else will be written to the arrays that a pullback has multiplied. */
+static bool receives(const bp_tape *tape, const bp_buffer *buffer) {
+  for (size_t k = 0; k < tape->into_count; k++)
+    if (tape->into[k].rank != 0 && tape->into[k].buffer == buffer) return true;
+  return false;
+}
+
+void bp_sweep_before_giving(bp_tape *tape) {
+  bp_context *cx = tape->cx;
+  for (uint32_t k = cx->pending_count; k-- > 0;) {
+    const bp_pending *p = &cx->pending[k];
+    const bp_array to = p->to;
+    if (receives(tape, p->factors.left.buffer) || receives(tape, p->factors.right.buffer)) bp_complete(cx, &to);
+  }
+}
+
 static bp_status clone(bp_context *cx, const bp_array *x, bp_array *copy) {
   *copy = bp_shape_like(x);
   bp_status status = bp_array_allocate(cx, copy);
@@ -509,6 +524,8 @@ static bp_status clone(bp_context *cx, const bp_array *x, bp_array *copy) {
   return status;
 }
 
+/* The factors are kept until the end of the sweep; what the pullback multiplied may be written to before then (a scratch
+ * array, a parameter): so clones. */
 static bp_status keep_product(bp_tape *tape, bp_index leaf, const bp_factors *product) {
   bp_factors factors = *product;
   bp_status status = clone(tape->cx, &product->left, &factors.left);
@@ -524,13 +541,11 @@ static bp_status keep_product(bp_tape *tape, bp_index leaf, const bp_factors *pr
 
 bp_status bp_sweep_give_product(bp_tape *tape, bp_index input, const bp_array *product, bool *taken) {
   bp_context *cx = tape->cx;
-  const bp_array *into = into_of(tape, input);
   const bp_node *node = &tape->nodes[input];
   bp_status status;
   *taken = false;
   if (!bp_is_pending(cx, product)) return BP_OK; /* finalizers have looked at it */
   const bp_factors *factors = &cx->pending[product->buffer->pending - 1].factors;
-  if (into != NULL && (into->buffer == factors->left.buffer || into->buffer == factors->right.buffer)) return BP_OK;
   if (tape->deferring && node->kind == BP_NODE_LEAF) {
     status = keep_product(tape, input, factors);
   } else {

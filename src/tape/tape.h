@@ -173,10 +173,12 @@ void bp_sweep_end(bp_tape *tape);
 /* For rules that bring arrays of their own instead of writing to destinations (BP_OP_GIVES, the binding's): adds one to
  * the slot of an input. An array that nobody else can write may be taken over. */
 enum { BP_OP_GIVES = 1 << 16 };
-/* Adds a pending product, which pends no more then: it is multiplied into its destination, or kept as factors. False, and
- * nothing is done, where it has to be given as any array. */
-bp_status bp_sweep_give_product(bp_tape *tape, bp_index input, const bp_array *product, bool *taken);
 bp_status bp_sweep_give(bp_tape *tape, bp_index input, const bp_array *array, bool take, bool *taken);
+/* The same for a pending product: multiplied into its destination, or kept as factors; it pends no more. Where it has to
+ * be given as any array, *taken is false and nothing has been done. */
+bp_status bp_sweep_give_product(bp_tape *tape, bp_index input, const bp_array *product, bool *taken);
+/* An array that receives a gradient may be a factor: such products are multiplied before anything is written there. */
+void bp_sweep_before_giving(bp_tape *tape);
 void bp_sweep_give_object(bp_tape *tape, bp_index input);
 
 /* The tape and the first result's index of the call that runs: for such rules. */
