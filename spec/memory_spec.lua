@@ -73,4 +73,37 @@ describe("P18: memory stays bounded over many steps without collectgarbage,", fu
       end)
     end
   end
+
+  -- The cycles that the collector has made, as a finalizer counts them that sets itself up again. With such a pause Lua
+  -- itself makes none.
+  local function cycles(body)
+    return tonumber(process.script([[
+      local bp = require "backprop"
+      local cycles, each = 0, function() end
+      local function count() setmetatable({}, { __gc = function() cycles = cycles + 1; each(); count() end }) end
+      count()
+      collectgarbage("incremental", 1000)
+      collectgarbage()
+    ]] .. body .. " print(cycles - 1)"))
+  end
+
+  it("P18: tables of the host's that grow make the module collect nothing", function()
+    assert.equal(0, cycles[[
+      local kept = { ("x"):rep(1e7) }
+      collectgarbage()
+      cycles = 1
+      for k = 1, 70 do
+        kept[#kept + 1] = ("y"):rep(1e6)
+        for _ = 1, 10 do bp.zeros(1000) end
+      end
+    ]])
+  end)
+
+  it("P18: arrays that finalizers make are reported, although these cannot set the collector going", function()
+    assert(cycles[[
+      each = function() for _ = 1, 9 do bp.zeros(100000) end end
+      each()
+      for _ = 1, 1000 do bp.zeros(8) end
+    ]] > 10)
+  end)
 end)

@@ -26,7 +26,7 @@ typedef struct bp_state {
   ptrdiff_t small_bytes;   /* in small arrays that the collector has not been told about */
   ptrdiff_t large_bytes;   /* in large ones */
   int large_count;         /* and the number of these */
-  size_t least_in_use;     /* since the last full collection of ours: bytes in arrays and on the Lua heap */
+  size_t least_live;       /* the fewest bytes in arrays since the last full collection of ours */
   char source_prefix[256]; /* of our own Lua files, to find the user's line */
 } bp_state;
 
@@ -120,7 +120,8 @@ const bp_array *bp_keep_array(lua_State *L, bp_state *s, int index, const char *
 void bp_push_variable(lua_State *L, bp_state *s, bp_box *box, bp_index node);
 /* A handle has brought an array, which the collector does not see (count 1), or has given it back (-1). */
 void bp_count_unseen(bp_state *s, const bp_array *array, int count);
-/* Tells the collector of bytes it cannot see, if they are many. May run finalizers. */
+/* Tells the collector of bytes it cannot see, if they are many, and has it collect all where arrays have grown too far.
+ * May run finalizers. */
 void bp_report(lua_State *L, bp_state *s);
 
 /* Reads a number, array or variable as operand k; false if the value is none. *box is set by the first variable and

@@ -1,4 +1,6 @@
 /* Array handles and variables: making, finding and checking them. */
+#include <limits.h>
+
 #include "binding.h"
 
 /* ---- finding ----------------------------------------------------------------------------------------------------- */
@@ -80,10 +82,13 @@ bp_handle *bp_push_handle(lua_State *L, bp_state *s) {
   return handle;
 }
 
-/* The block, and twice the handle, which its finalizer makes live for another cycle: of small arrays the latter is most,
- * and with nothing for it a collector in incremental mode falls behind without end. */
+/* What is worth a report. Small arrays 256 KiB at a time: a step of the collector for each costs more than it frees, and a
+ * longer wait lets so many buffers be alive at once that they push the weights out of the cache. Large ones, of which
+ * four are such a sum, a few at a time, so that those that live for an operation or two seldom see two collections. */
 enum { LARGE = 1 << 16, ENOUGH_BYTES = 1 << 18, ENOUGH_LARGE = 4 };
 
+/* The block, and twice the handle, which its finalizer makes live for another cycle: of small arrays the latter is most,
+ * and with nothing for it a collector in incremental mode falls behind without end. */
 void bp_count_unseen(bp_state *s, const bp_array *array, int count) {
   const ptrdiff_t bytes = (ptrdiff_t)(array->buffer->capacity + 2 * BP_ALIGNMENT + 2 * sizeof(bp_handle));
   const bool large = bytes >= LARGE;
@@ -93,30 +98,24 @@ void bp_count_unseen(bp_state *s, const bp_array *array, int count) {
   if (large) s->large_count += s->large_count + count < 0 ? 0 : count;
 }
 
-static size_t bytes_in_use(lua_State *L, const bp_state *s) {
-  return ((size_t)lua_gc(L, LUA_GCCOUNT) << 10) + s->cx.stats.bytes_live;
-}
-
 /* In generational mode an array that has seen two collections waits for a full one, which Lua makes when its own memory
- * has doubled. It does not see that ours has. */
+ * has doubled. It does not see that ours has. A full collection costs what the Lua heap is large, so arrays have to have
+ * grown by as much: a heap that grows by itself is Lua's affair. */
 static void collect_old(lua_State *L, bp_state *s) {
-  const size_t slack = (size_t)16 << 20, in_use = bytes_in_use(L, s);
-  if (in_use < s->least_in_use) s->least_in_use = in_use;
-  if (in_use < 2 * s->least_in_use + slack) return;
+  const size_t slack = (size_t)16 << 20, heap = (size_t)lua_gc(L, LUA_GCCOUNT) << 10, *live = &s->cx.stats.bytes_live;
+  if (*live < s->least_live) s->least_live = *live;
+  if (*live < 2 * s->least_live + heap + slack) return;
   lua_gc(L, LUA_GCCOLLECT);
-  s->least_in_use = bytes_in_use(L, s);
+  s->least_live = *live;
 }
 
-/* 256 KiB of small arrays at a time: a step of the collector for each costs more than it frees, and a longer wait lets so
- * many buffers be alive at once that they push the weights out of the cache. Large arrays a few at a time, so that those
- * that live for an operation or two seldom see two collections. */
 void bp_report(lua_State *L, bp_state *s) {
   if (s->small_bytes < ENOUGH_BYTES && s->large_count < ENOUGH_LARGE) return;
-  int kilobytes = (int)((s->small_bytes + s->large_bytes) >> 10);
+  if (lua_gc(L, LUA_GCISRUNNING) != 1) return; /* stopped, or inside a finalizer, where it says -1 to all: later */
+  ptrdiff_t kilobytes = (s->small_bytes + s->large_bytes) >> 10;
   s->small_bytes = s->large_bytes = s->large_count = 0;
   bp_reserve_call(L);
-  if (lua_gc(L, LUA_GCISRUNNING) != 1) return; /* stopped, or inside a finalizer, where it says -1 to all */
-  lua_gc(L, LUA_GCSTEP, kilobytes);
+  lua_gc(L, LUA_GCSTEP, (int)(kilobytes < INT_MAX ? kilobytes : INT_MAX));
   collect_old(L, s);
 }
 
