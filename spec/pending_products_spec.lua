@@ -4,6 +4,7 @@
 package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
 local help = require "support.helpers"
+local c = require "c_rows"
 
 local same, raises = help.same, help.raises
 
@@ -250,6 +251,21 @@ describe("a product made by a pullback", function()
     bp.grad(function(w) return f(w) end)(w0)
     same({ { { 4, -2 }, { -2, 1 } }, { { 4, -2 }, { -2, 1 } } }, kept)
     same({ { 4, -2 }, { -2, 1 } }, stepped)
+  end)
+
+  it("does not wait for a factor whose address the host has kept", function()
+    assert(c.keep(u))
+    local shared, made = u:clone(), c.count(2)
+    local f = bp.op(function(w) return bp.sum(w), function()
+      local g = bp.outer(u, v)
+      c.write(100)
+      return g
+    end end)
+    same({ { 2, 6, 10 }, { -1, -3, -5 } }, bp.grad(function(w) return f(w) end)(w0))
+    u:copy(shared)
+    assert(c.keep(made))
+    local h = bp.op(function(w) return bp.sum(w), function() return bp.outer(made, v) end end)
+    same({ { 0, 0, 0 }, { 1, 3, 5 } }, bp.grad(function(w) return h(w) end)(w0))
   end)
 
   it("is given once for two arguments and for leaves of a record", function()

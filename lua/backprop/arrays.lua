@@ -141,8 +141,8 @@ core.set_functions {
 }
 
 -- Parameters that are tracked: the row takes plain numbers only, so that no gradient is lost without a word; these are
--- the same functions written in operations that have one. They agree to the sign of a zero: of two zeros maximum and
--- minimum give the last.
+-- the same functions written in operations that have one. They agree with the row down to
+-- the sign of a zero: of two zeros maximum and minimum give their second argument, so x stands second.
 
 -- A tracked number as a plain one; what else it may be is for the row to refuse.
 local function plain_number(x)
@@ -160,8 +160,7 @@ local function either_tracked(row, count, composed)
 end
 
 functions.clamp = either_tracked(core.clamp, 2, function(x, lo, hi)
-  local from, to = plain_number(lo), plain_number(hi)
-  if from > to or from ~= from or to ~= to then return core.clamp(x, from, to) end -- an error
+  core.clamp(0, plain_number(lo), plain_number(hi)) -- raises where the bounds are not in order
   return core.minimum(hi, core.maximum(lo, x))
 end)
 

@@ -141,7 +141,7 @@ local function check_count(name, count, expected)
     count < expected and " (nil is zero, but must be returned)" or "")
 end
 
--- Called by the core in the sweep.
+-- Called by the core in the sweep, for calls with structures.
 local function pullback(entry, cotangents)
   local returned = table.pack(entry.pullback(cotangent_of(entry, cotangents), entry.needs))
   check_count(entry.name, returned.n, entry.arguments.n)

@@ -103,6 +103,20 @@ static int count(lua_State *L) {
   return 1;
 }
 
+static bp_array kept;
+
+/* keep(v): notes where the elements of an array are, and write(s) changes the first, as a host with its own copy of the
+ * address may. */
+static int keep(lua_State *L) {
+  lua_pushboolean(L, api->to_array(L, 1, &kept));
+  return 1;
+}
+
+static int write(lua_State *L) {
+  *elements(&kept) = luaL_checknumber(L, 1);
+  return 0;
+}
+
 /* malformed(n): registers a row that is refused. */
 static int malformed(lua_State *L) {
   static const bp_op rows[] = {
@@ -116,8 +130,12 @@ static int malformed(lua_State *L) {
 int luaopen_c_rows(lua_State *L);
 
 int luaopen_c_rows(lua_State *L) {
-  static const luaL_Reg functions[] = {
-      {"double_in_place", double_in_place}, {"count", count}, {"malformed", malformed}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"double_in_place", double_in_place},
+                                       {"count", count},
+                                       {"keep", keep},
+                                       {"write", write},
+                                       {"malformed", malformed},
+                                       {NULL, NULL}};
   api = bp_get_api(L);
   luaL_newlib(L, functions);
   api->register_op(L, &product);

@@ -156,6 +156,8 @@ void bp_open_bytes(lua_State *L, bp_state *s);
 
 /* luaL_setfuncs with the state as the upvalue. */
 void bp_set_functions(lua_State *L, bp_state *s, const luaL_Reg *functions);
+/* Pushes a function of the Lua side by the name that it was given to core.set_functions with. */
+void bp_push_function(lua_State *L, bp_state *s, const char *name);
 
 /* Pushes the Lua function of a row. Raises on a malformed row. */
 void bp_push_op(lua_State *L, bp_state *s, const bp_op *op, const char *source);

@@ -1,278 +1,26 @@
 /* Operations with hand-written gradients, as bp.op makes them. A call whose arguments and result are numbers and arrays
- * is run and recorded here; structures are flattened into lists of leaves by the Lua side. In the sweep the pullback is
- * run from one trampoline, under lua_pcall, so that nothing of the core is jumped over. */
+ * is run and recorded here; structures are flattened into lists of leaves by the Lua side. */
 #include <string.h>
 
 #include "../core/clock.h"
-#include "../core/pending.h"
-#include "binding.h"
+#include "custom.h"
 
-/* A row made for one bp.op; a userdata, which the table of every tape holds that has a node of it. */
+/* A row made for one bp.op: a userdata, held by the operation and by the table of every tape with a node of it. */
 typedef struct custom_row {
   bp_op op;
   char name[64];
 } custom_row;
 
-static const char *const ranks[] = {"number", "vector", "matrix"};
-
-/* What a node keeps in its attributes: the number of its entry in the tape's table, and whether that is the pullback
- * itself, of a flat call (its arguments and its result are numbers and arrays), or what the Lua side has put together. */
-enum { ENTRY, FLAT };
-
-/* Where the leaves of a call are: on the stack from `first` on, or in the list at `list`. */
-typedef struct leaves {
-  int first, list;
-} leaves;
-
-static void push_leaf(lua_State *L, leaves where, size_t k) {
-  if (where.list == 0)
-    lua_pushvalue(L, where.first + (int)k);
-  else
-    lua_rawgeti(L, where.list, (lua_Integer)k + 1);
-}
-
-/* Pushes a function of the Lua side. */
-static void push_function(lua_State *L, bp_state *s, const char *name) {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, s->functions);
-  lua_getfield(L, -1, name);
-  lua_replace(L, -2);
-}
-
-/* ---- the trampoline ---------------------------------------------------------------------------------------------- */
-
-/* Whether a gradient's storage can be taken over: nobody else can write there. */
-static bool is_ours_to_take(const bp_tape *tape, const bp_handle *handle) {
-  return handle != NULL && !tape->kept && !handle->read_only && handle->seen < 2 && handle->array.rank != 0 &&
-         handle->array.buffer->references == 1;
-}
-
-/* Counts how often each array stands among the gradients; `step` 0 clears the counts. */
-static void count_arrays(lua_State *L, bp_state *s, leaves gradients, size_t count, uint8_t step) {
-  for (size_t k = 0; k < count; k++) {
-    push_leaf(L, gradients, k);
-    bp_handle *handle = bp_handle_at(L, s, -1);
-    if (handle != NULL) handle->seen = step == 0 ? 0 : (uint8_t)(handle->seen < 2 ? handle->seen + step : 2);
-    lua_pop(L, 1);
-  }
-}
-
-/* Where an input leaf stands in the operation's arguments: "argument 1.w". */
-static const char *place(lua_State *L, bp_state *s, const bp_sweep_call *sweep, size_t input) {
-  const bp_attributes *attributes = sweep->call.attributes;
-  if (attributes->integer[FLAT] != 0) return lua_pushfstring(L, "argument %d", (int)input + 1);
-  bp_push_box_table(L, (bp_box *)sweep->tape);
-  push_function(L, s, "place");
-  lua_rawgeti(L, -2, (lua_Integer)attributes->integer[ENTRY]);
-  lua_pushinteger(L, (lua_Integer)input + 1);
-  lua_call(L, 2, 1);
-  return lua_tostring(L, -1);
-}
-
-static void check_gradient(lua_State *L, bp_state *s, const bp_sweep_call *sweep, size_t input,
-                           const bp_array *expected, const bp_array *got) {
-  bool same = bp_same_shape(expected, got) && (expected->rank == 0 || expected->dtype == got->dtype);
-  if (same) return;
-  const char *name = sweep->call.op->name, *where = place(L, s, sweep, input);
-  if (expected->rank == 0 || got->rank == 0)
-    bp_raise(L, s, "%s: the pullback's gradient of %s must be a %s, got a %s", name, where, ranks[expected->rank],
-             ranks[got->rank]);
-  bp_raise(L, s, "%s: the pullback's gradient of %s has shape %s (%s), expected %s (%s)", name, where,
-           bp_describe(got).text, bp_dtype_name(got->dtype), bp_describe(expected).text,
-           bp_dtype_name(expected->dtype));
-}
-
-/* What stands at the top of the stack is no number or array, or belongs to a call. */
-static void wrong_gradient(lua_State *L, bp_state *s, const bp_sweep_call *sweep, size_t input,
-                           const bp_array *expected) {
-  const char *got = bp_type_of(L, s, -1);
-  bp_raise(L, s, "%s: the pullback's gradient of %s must be a %s, got a %s", sweep->call.op->name,
-           place(L, s, sweep, input), ranks[expected->rank], got);
-}
-
-static void end_given(bp_state *s, bp_handle *handle) {
-  bp_count_unseen(s, &handle->array, -1);
-  bp_array_release(&s->cx, &handle->array);
-  handle->array.rank = 0;
-  handle->given = true;
-}
-
-/* Adds the gradient at the top of the stack to the slot of an input. An array that nobody else can write any more is
- * taken over, and its handle is dead from then on. */
-static void give(lua_State *L, bp_state *s, const bp_sweep_call *sweep, size_t input) {
-  bp_tape *tape = sweep->tape;
-  bp_index index = sweep->inputs[input];
-  const bp_node *node = &tape->nodes[index];
-  bool taken;
-  bp_single gradient;
-  bp_box *other = NULL;
-  bp_handle *handle = bp_handle_at(L, s, -1);
-  if (node->object) {
-    lua_pushvalue(L, -1);
-    bp_add_object(L, s, (bp_box *)tape, index);
-    bp_sweep_give_object(tape, index);
-    return;
-  }
-  if (is_ours_to_take(tape, handle) && bp_is_pending(&s->cx, &handle->array)) {
-    check_gradient(L, s, sweep, input, &node->value, &handle->array);
-    BP_TRY(L, s, bp_sweep_give_product(tape, index, &handle->array, &taken));
-    if (taken) {
-      end_given(s, handle);
-      return;
-    }
-  }
-  if (!bp_read_single(L, s, -1, sweep->call.op->name, &gradient, &other) || other != NULL)
-    wrong_gradient(L, s, sweep, input, &node->value);
-  check_gradient(L, s, sweep, input, &node->value, &gradient.array);
-  BP_TRY(L, s, bp_sweep_give(tape, index, &gradient.array, is_ours_to_take(tape, handle), &taken));
-  if (taken) end_given(s, handle);
-}
-
-/* Pushes the cotangent of a result: a number, a read-only array, an instance; nil where none arrived. */
-static void push_cotangent(lua_State *L, bp_state *s, bp_tape *tape, bp_index index) {
-  const bp_slot *slot = &tape->slots[index];
-  const bp_node *node = &tape->nodes[index];
-  if (slot->state == BP_SLOT_EMPTY) {
-    lua_pushnil(L);
-  } else if (node->object) {
-    bp_push_box_table(L, (bp_box *)tape);
-    lua_getfield(L, -1, "gradients");
-    lua_rawgeti(L, -1, (lua_Integer)index + 1);
-    lua_replace(L, -3);
-    lua_pop(L, 1);
-  } else if (node->value.rank == 0) {
-    lua_pushnumber(L, slot->number);
-  } else {
-    bp_sweep_complete(tape, index);
-    bp_push_shared(L, s, &slot->gradient, true);
-  }
-}
-
-/* The cotangents are the engine's: their handles do not outlive the pullback. */
-static void kill_cotangents(lua_State *L, bp_state *s, leaves cotangents, size_t count) {
-  for (size_t k = 0; k < count; k++) {
-    push_leaf(L, cotangents, k);
-    bp_handle *handle = bp_handle_at(L, s, -1);
-    lua_pop(L, 1);
-    if (handle == NULL) continue;
-    bp_array_release(&s->cx, &handle->array);
-    handle->array.rank = 0;
-  }
-}
-
-enum { TABLE = 2, COTANGENTS, GRADIENTS }; /* where they stand in run_pullback's stack */
-
-/* Calls a flat call's pullback: pullback(cotangent, needs). Its gradients are left on the stack. */
-static int call_flat_pullback(lua_State *L, bp_state *s, const bp_sweep_call *sweep) {
-  const bp_call *call = &sweep->call;
-  push_cotangent(L, s, sweep->tape, sweep->first);
-  lua_rawgeti(L, TABLE, (lua_Integer)call->attributes->integer[ENTRY]);
-  lua_pushvalue(L, COTANGENTS);
-  lua_createtable(L, (int)call->input_count, 0);
-  for (size_t k = 0; k < call->input_count; k++) {
-    lua_pushboolean(L, sweep->tape->nodes[sweep->inputs[k]].needs);
-    lua_rawseti(L, -2, (lua_Integer)k + 1);
-  }
-  return lua_pcall(L, 2, LUA_MULTRET, 0);
-}
-
-/* Calls functions.pullback(entry, cotangents), which leaves a list of gradients, one an input leaf. */
-static int call_pullback(lua_State *L, bp_state *s, const bp_sweep_call *sweep) {
-  const bp_call *call = &sweep->call;
-  lua_createtable(L, (int)call->result_count, 0);
-  for (size_t k = 0; k < call->result_count; k++) {
-    push_cotangent(L, s, sweep->tape, sweep->first + (bp_index)k);
-    lua_rawseti(L, COTANGENTS, (lua_Integer)k + 1);
-  }
-  push_function(L, s, "pullback");
-  lua_rawgeti(L, TABLE, (lua_Integer)call->attributes->integer[ENTRY]);
-  lua_pushvalue(L, COTANGENTS);
-  return lua_pcall(L, 2, 1, 0);
-}
-
-/* Of a flat call's gradients: one an argument, and each a number, an array or nil. */
-static void check_flat_gradients(lua_State *L, bp_state *s, const bp_sweep_call *sweep) {
-  const int expected = (int)sweep->call.input_count, got = lua_gettop(L) - GRADIENTS + 1;
-  bp_check_stack(L, s, 8, sweep->call.op->name);
-  if (got != expected) {
-    push_function(L, s, "check_count");
-    lua_pushstring(L, sweep->call.op->name);
-    lua_pushinteger(L, got);
-    lua_pushinteger(L, expected);
-    lua_call(L, 3, 0);
-  }
-  for (int k = 0; k < expected; k++) {
-    const int index = GRADIENTS + k;
-    if (lua_isnil(L, index) || lua_type(L, index) == LUA_TNUMBER || bp_is_ours(L, s, index)) continue;
-    const bp_array argument = bp_node_value(sweep->tape, sweep->inputs[k]);
-    push_function(L, s, "check_leaf");
-    lua_pushstring(L, sweep->call.op->name);
-    if (argument.rank == 0)
-      lua_pushnumber(L, 0);
-    else
-      bp_push_shared(L, s, &argument, true);
-    lua_pushvalue(L, index);
-    lua_pushfstring(L, "argument %d", k + 1);
-    lua_call(L, 4, 0);
-  }
-}
-
-/* Runs protected. Lists of gradients and single ones have nil, or in a list false, for zero. */
-static int run_pullback(lua_State *L) {
-  const bp_sweep_call *sweep = lua_touserdata(L, 1);
-  bp_tape *tape = sweep->tape;
-  bp_state *s = (bp_state *)tape->cx; /* the context is its first member */
-  const bp_call *call = &sweep->call;
-  const bool flat = call->attributes->integer[FLAT] != 0;
-  const leaves gradients = {.first = GRADIENTS, .list = flat ? 0 : GRADIENTS};
-  const leaves cotangents = {.first = COTANGENTS, .list = flat ? 0 : COTANGENTS};
-  bp_push_box_table(L, (bp_box *)tape);
-  int failed = flat ? call_flat_pullback(L, s, sweep) : call_pullback(L, s, sweep);
-  s->cx.products_wait = false; /* nothing that runs while gradients are given waits */
-  if (failed == LUA_OK) {
-    if (flat) check_flat_gradients(L, s, sweep);
-    bp_sweep_before_giving(tape);
-    const int top = lua_gettop(L);
-    count_arrays(L, s, gradients, call->input_count, 1);
-    for (size_t k = 0; k < call->input_count; k++) {
-      if (!tape->nodes[sweep->inputs[k]].needs) continue;
-      push_leaf(L, gradients, k);
-      if (lua_toboolean(L, -1)) give(L, s, sweep, k);
-      lua_settop(L, top);
-    }
-    count_arrays(L, s, gradients, call->input_count, 0);
-  }
-  kill_cotangents(L, s, cotangents, call->result_count);
-  if (failed == LUA_OK) return 0;
-  /* An error object goes through as it is; to a message the operation's name is added. */
-  if (failed == LUA_ERRRUN && lua_type(L, -1) == LUA_TSTRING && strstr(lua_tostring(L, -1), call->op->name) == NULL)
-    lua_pushfstring(L, "%s (in the pullback of %s)", lua_tostring(L, -1), call->op->name);
-  return lua_error(L);
-}
-
-/* Products wait while the pullback runs; those that it has not given away are multiplied then. */
-static bp_status custom_backward(bp_call *call) {
-  lua_State *L = call->host;
-  bp_context *cx = call->cx;
-  const bool before = cx->products_wait;
-  if (!lua_checkstack(L, 8)) return BP_NOMEM;
-  cx->products_wait = !cx->timing; /* a profile shows a product where it was asked for */
-  lua_pushcfunction(L, run_pullback);
-  lua_pushlightuserdata(L, call);
-  bool fine = lua_pcall(L, 1, 0, 0) == LUA_OK;
-  bp_complete_all(cx);
-  cx->products_wait = before;
-  return fine ? BP_OK : BP_RAISED;
-}
-
 /* ---- recording --------------------------------------------------------------------------------------------------- */
 
 static bp_status never(bp_call *call) {
-  return bp_fail(call->cx, "backprop: an operation of bp.op is run by Lua");
+  return bp_fail(call->cx,
+                 "backprop: an operation of bp.op is called as a function: its row has no forward of its own");
 }
 
 /* The inputs or the results of a call. */
 typedef struct side {
-  leaves where;
+  bp_leaves where;
   bp_operands values;
   bool *objects; /* which are neither number nor array */
 } side;
@@ -281,7 +29,7 @@ typedef struct side {
 static void read_side(lua_State *L, bp_state *s, const char *name, side *x, bp_box **box) {
   bp_operands *values = &x->values;
   for (size_t k = 0; k < values->count; k++) {
-    push_leaf(L, x->where, k);
+    bp_push_leaf(L, x->where, k);
     x->objects[k] = !bp_read_operand(L, s, -1, name, values, k, box);
     if (x->objects[k]) {
       const bp_variable *variable = bp_variable_at(L, s, -1);
@@ -310,7 +58,7 @@ static lua_Integer keep_entry(lua_State *L, bp_box *box, int row, int index) {
 static bp_index record_call(lua_State *L, bp_state *s, int row_index, side *inputs, side *results, int entry, bool flat,
                             bp_box **box) {
   const custom_row *row = lua_touserdata(L, row_index);
-  bp_attributes attributes = {.integer = {[ENTRY] = 0, [FLAT] = flat}};
+  bp_attributes attributes = {.integer = {[BP_CUSTOM_ENTRY] = 0, [BP_CUSTOM_FLAT] = flat}};
   bp_index first = 0;
   for (bool again = false;;) {
     const uint32_t epoch = s->epoch;
@@ -319,7 +67,8 @@ static bp_index record_call(lua_State *L, bp_state *s, int row_index, side *inpu
     read_side(L, s, row->name, inputs, box);
     read_side(L, s, row->name, results, &none);
     if (*box == NULL || none != NULL) bp_raise(L, s, "%s: a forward must return plain values", row->name);
-    if (attributes.integer[ENTRY] == 0) attributes.integer[ENTRY] = keep_entry(L, *box, row_index, entry);
+    if (attributes.integer[BP_CUSTOM_ENTRY] == 0)
+      attributes.integer[BP_CUSTOM_ENTRY] = keep_entry(L, *box, row_index, entry);
     if (s->epoch != epoch) continue;
     bp_tape *tape = &(*box)->tape;
     for (size_t k = 0; k < results->values.count && tape->check_finite; k++)
@@ -413,7 +162,7 @@ static void record_flat(lua_State *L, bp_state *s, int count, int result, int pu
   bp_push_variable(L, s, box, node);
 }
 
-/* On the stack: the arguments, the time when the forward began, its result and its pullback. */
+/* On the stack: the arguments, the time when the forward began (0: it is not wanted), its result and its pullback. */
 static int after_forward(lua_State *L, int status, lua_KContext count) {
   (void)status;
   bp_state *s = bp_state_of(L);
@@ -421,7 +170,7 @@ static int after_forward(lua_State *L, int status, lua_KContext count) {
   const int start = (int)count + 1, result = start + 1, pullback = start + 2;
   const int64_t began = lua_tointeger(L, start), nanoseconds = began == 0 ? 0 : bp_clock() - began;
   if (lua_type(L, pullback) != LUA_TFUNCTION) {
-    push_function(L, s, "check_pullback");
+    bp_push_function(L, s, "check_pullback");
     lua_pushstring(L, row->name);
     lua_pushvalue(L, pullback);
     lua_call(L, 2, 0);
@@ -430,7 +179,7 @@ static int after_forward(lua_State *L, int status, lua_KContext count) {
     record_flat(L, s, (int)count, result, pullback, nanoseconds);
     return 1;
   }
-  push_function(L, s, "structured_result");
+  bp_push_function(L, s, "structured_result");
   lua_pushvalue(L, lua_upvalueindex(OP_ROW));
   lua_pushstring(L, row->name);
   lua_pushnumber(L, (double)nanoseconds * 1e-9);
@@ -497,7 +246,7 @@ static int operation(lua_State *L) {
                     .flags = BP_OP_GIVES,
                     .shape = never,
                     .forward = never,
-                    .backward = custom_backward};
+                    .backward = bp_custom_backward};
   lua_pushvalue(L, 2);
   lua_pushvalue(L, 3);
   lua_pushcclosure(L, call_op, 4);

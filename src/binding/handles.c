@@ -35,7 +35,7 @@ static void check_usable(lua_State *L, bp_state *s, const bp_handle *handle, con
     bp_raise(L, s, "%s: the array was given to a gradient by the pullback that returned it; clone it to keep it", name);
   if (handle->array.rank == 0) bp_raise(L, s, "%s: the array was released", name);
   if (s->cx.closed) bp_raise(L, s, "%s: the state is ending", name);
-  bp_complete(&s->cx, &handle->array);
+  bp_pending_compute(&s->cx, &handle->array);
 }
 
 bp_handle *bp_check_array(lua_State *L, bp_state *s, int index, const char *name) {
@@ -60,7 +60,7 @@ bp_handle *bp_check_writable(lua_State *L, bp_state *s, int index, const char *n
              name);
   bp_handle *handle = bp_check_array(L, s, index, name);
   if (handle->read_only) bp_raise(L, s, "%s: the array is read-only; clone it to change it", name);
-  bp_complete_all(&s->cx); /* it may be a factor */
+  bp_pending_compute_all(&s->cx); /* it may be a factor */
   return handle;
 }
 

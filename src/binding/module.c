@@ -12,6 +12,12 @@ void bp_set_functions(lua_State *L, bp_state *s, const luaL_Reg *functions) {
   luaL_setfuncs(L, functions, 1);
 }
 
+void bp_push_function(lua_State *L, bp_state *s, const char *name) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->functions);
+  lua_getfield(L, -1, name);
+  lua_replace(L, -2);
+}
+
 /* ---- the table for other shared objects -------------------------------------------------------------------------- */
 
 static const bp_api api;
@@ -48,25 +54,30 @@ static bp_status api_fail(bp_call *call, const char *format, ...) {
   return bp_call_fail(call, "%s", text);
 }
 
+static bp_array expose(const bp_handle *handle) {
+  handle->array.buffer->exposed = true;
+  return handle->array;
+}
+
 static bool api_to_array(lua_State *L, int index, bp_array *array) {
   const bp_handle *handle = bp_handle_at(L, check_state(L), index);
   if (handle == NULL || handle->array.rank == 0 || check_state(L)->cx.closed) return false;
-  bp_complete_all(&check_state(L)->cx); /* the host may write there */
-  *array = handle->array;
+  bp_pending_compute_all(&check_state(L)->cx); /* the host may write there */
+  *array = expose(handle);
   return true;
 }
 
 static void api_push_vector(lua_State *L, size_t n, bp_dtype dtype, bp_array *array) {
   bp_state *s = check_state(L);
   if (n > BP_MAX_ELEMENTS) bp_raise(L, s, "backprop: too many elements");
-  *array = bp_push_new(L, s, bp_shape_vector(n, dtype))->array;
+  *array = expose(bp_push_new(L, s, bp_shape_vector(n, dtype)));
 }
 
 static void api_push_matrix(lua_State *L, size_t rows, size_t cols, bp_dtype dtype, bp_array *array) {
   bp_state *s = check_state(L);
   if (rows > BP_MAX_ELEMENTS || cols > BP_MAX_ELEMENTS || (cols != 0 && rows > BP_MAX_ELEMENTS / cols))
     bp_raise(L, s, "backprop: too many elements");
-  *array = bp_push_new(L, s, bp_shape_matrix(rows, cols, dtype))->array;
+  *array = expose(bp_push_new(L, s, bp_shape_matrix(rows, cols, dtype)));
 }
 
 static void api_touch(const bp_array *array) {

@@ -242,8 +242,7 @@ static int64_t read_integer(lua_State *L, bp_state *s, const entry *e, int index
 static int64_t read_activation(lua_State *L, bp_state *s, int index, arguments *a) {
   int64_t number = lua_type(L, index) == LUA_TSTRING ? bp_activation_number(lua_tostring(L, index)) : 0;
   if (number != 0) return number;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, s->functions);
-  lua_getfield(L, -1, "activation");
+  bp_push_function(L, s, "activation");
   lua_pushvalue(L, index);
   lua_call(L, 1, 1);
   a->then = lua_gettop(L);

@@ -30,7 +30,6 @@ static const bp_array *check_into(bp_walk *w, int index, const bp_array *value) 
   lua_State *L = w->L;
   bp_state *s = w->s;
   const bp_handle *target = bp_handle_at(L, s, index);
-  bp_complete_all(&s->cx);
   if (target == NULL || target->array.rank == 0)
     bp_raise(L, s, "%s%s: expected a vector or matrix, got %s", w->name, bp_walk_place(w), bp_type_of(L, s, index));
   const bp_array *into = &target->array;
@@ -54,7 +53,7 @@ static bp_status add_leaf(bp_walk *w, int index, int other, bp_index *leaf) {
   }
   const bp_handle *handle = bp_handle_at(L, w->s, index);
   if (handle == NULL || handle->array.rank == 0) refuse_leaf(w, index);
-  bp_complete(&w->s->cx, &handle->array);
+  bp_pending_compute(&w->s->cx, &handle->array);
   if (w->updates) bp_check_writable(L, w->s, index, w->leaf);
   return bp_tape_leaf(&w->box->tape, &handle->array, other == 0 ? NULL : check_into(w, other, &handle->array), leaf);
 }
@@ -105,12 +104,10 @@ static void collect_leaf(bp_walk *w, bp_sort what, int other) {
     bp_raise(w->L, w->s, "%s: an argument was changed while the function ran", w->name);
   bp_push_gradient(w->L, w->s, w->box, (bp_index)(w->count - 1));
   if (what == BP_INSTANCE && lua_isnil(w->L, -1)) { /* nothing has reached it */
-    lua_rawgeti(w->L, LUA_REGISTRYINDEX, w->s->functions);
-    lua_getfield(w->L, -1, "zero_instance");
-    lua_pushvalue(w->L, -4);
+    bp_push_function(w->L, w->s, "zero_instance");
+    lua_pushvalue(w->L, -3);
     lua_call(w->L, 1, 1);
-    lua_replace(w->L, -3);
-    lua_pop(w->L, 1);
+    lua_replace(w->L, -2);
   }
   lua_replace(w->L, -2);
 }

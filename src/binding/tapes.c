@@ -244,9 +244,7 @@ void bp_add_object(lua_State *L, bp_state *s, bp_box *box, bp_index node) {
     lua_insert(L, -2);
   } else {
     s->cx.stats.additions++;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, s->functions);
-    lua_getfield(L, -1, "add_instances");
-    lua_replace(L, -2);
+    bp_push_function(L, s, "add_instances");
     lua_insert(L, -2);
     lua_pushvalue(L, -4);
     lua_call(L, 2, 1);

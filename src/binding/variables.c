@@ -19,9 +19,7 @@ static const bp_node *look_at(lua_State *L, bp_state *s, int index, const char *
 /* Calls an operation by name on the first `count` values of the stack. */
 static int call_operation(lua_State *L, bp_state *s, const char *name, int count) {
   lua_settop(L, count);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, s->functions);
-  lua_getfield(L, -1, name);
-  lua_replace(L, -2);
+  bp_push_function(L, s, name);
   lua_insert(L, 1);
   lua_call(L, count, 1);
   return 1;

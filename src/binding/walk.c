@@ -41,9 +41,7 @@ static bp_sort classify(bp_walk *w, int index) {
 static void push_place(bp_walk *w, const char *function, int length) {
   lua_State *L = w->L;
   bp_check_stack(L, w->s, 8, w->name);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, w->s->functions);
-  lua_getfield(L, -1, function);
-  lua_remove(L, -2);
+  bp_push_function(L, w->s, function);
   lua_pushstring(L, w->name);
   lua_newtable(L);
   for (int k = 0; k < length; k++) {

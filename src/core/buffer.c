@@ -78,7 +78,7 @@ static bp_buffer *allocate(bp_context *cx, size_t size_class, size_t capacity) {
   size_t misfit = (uintptr_t)block % BP_ALIGNMENT;
   bp_buffer *buffer = (bp_buffer *)(void *)(block + (misfit == 0 ? 0 : BP_ALIGNMENT - misfit));
   buffer->capacity = capacity;
-  buffer->size_class = (uint32_t)size_class;
+  buffer->size_class = (uint8_t)size_class;
   buffer->block = block;
   buffer->loan = NULL;
   enlist(cx, buffer);
@@ -101,6 +101,7 @@ bp_buffer *bp_buffer_new(bp_context *cx, size_t bytes) {
   buffer->references = 1;
   buffer->version = 0;
   buffer->pending = 0;
+  buffer->exposed = false;
   buffer->next = NULL;
   cx->stats.bytes_live += capacity;
   if (cx->stats.bytes_live > cx->pool.peak_live) cx->pool.peak_live = cx->stats.bytes_live;
@@ -111,7 +112,7 @@ bp_buffer *bp_buffer_borrow(bp_context *cx, const bp_loan *loan) {
   borrowed *block = bp_resize(cx, NULL, 0, sizeof *block);
   if (block == NULL) return NULL;
   block->loan = *loan;
-  block->buffer = (bp_buffer){.references = 2, .block = block, .loan = &block->loan};
+  block->buffer = (bp_buffer){.references = 2, .exposed = true, .block = block, .loan = &block->loan};
   enlist(cx, &block->buffer);
   return &block->buffer;
 }

@@ -19,7 +19,8 @@ typedef struct bp_loan {
 
 struct bp_buffer {
   size_t capacity; /* usable bytes: those of its size class */
-  uint32_t size_class;
+  uint8_t size_class;
+  bool exposed; /* the host has its address, and may write there at any time */
   uint32_t references;
   uint32_t version;
   uint32_t pending;          /* its place among the pending products, else 0 */

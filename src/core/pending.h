@@ -1,7 +1,10 @@
 /* Pending products: matrices that have storage, but whose elements nobody has looked at yet. While a pullback runs (and
  * then only) a product of two matrices or vectors waits with its factors; the sweep takes these where it has a use for
  * the factors alone, and whoever else is about to look at the matrix, or to write to any array, has them multiplied
- * first (bp_complete, bp_complete_all in kernels/). The factors are held, so that giving them back harms nothing. */
+ * first (bp_pending_compute, bp_pending_compute_all in kernels/). To look at a matrix the binding asks for it
+ * (check_usable). To write there are four ways: in place (bp_check_writable), the sweep of a call inside the pullback
+ * (bp_sweep_begin), that of the call outside when it goes on (bp_sweep_before_giving), and the host (api_to_array; what
+ * it has had the address of is never a factor that waits). The factors are held, so that giving them back harms nothing. */
 #ifndef BP_CORE_PENDING_H
 #define BP_CORE_PENDING_H
 

@@ -43,11 +43,11 @@ static void multiply_out(bp_context *cx, bp_array to) {
   bp_buffer_release(cx, factors.right.buffer);
 }
 
-void bp_complete(bp_context *cx, const bp_array *x) {
+void bp_pending_compute(bp_context *cx, const bp_array *x) {
   if (bp_is_pending(cx, x)) multiply_out(cx, cx->pending[x->buffer->pending - 1].to);
 }
 
-void bp_complete_all(bp_context *cx) {
+void bp_pending_compute_all(bp_context *cx) {
   while (cx->pending_count > 0) multiply_out(cx, cx->pending[cx->pending_count - 1].to);
 }
 

@@ -27,7 +27,7 @@ static bp_status make_room(bp_tape *tape) {
 
 bp_status bp_sweep_begin(bp_tape *tape) {
   bp_sweep_end(tape);
-  bp_complete_all(tape->cx); /* in a pullback: what this sweep and its step write to may be a factor */
+  bp_pending_compute_all(tape->cx); /* in a pullback: what this sweep and its step write to may be a factor */
   bp_status status = make_room(tape);
   if (status != BP_OK) return status;
   tape->slot_count = tape->node_count;
@@ -513,7 +513,7 @@ void bp_sweep_before_giving(bp_tape *tape) {
   for (uint32_t k = cx->pending_count; k-- > 0;) {
     const bp_pending *p = &cx->pending[k];
     const bp_array to = p->to;
-    if (receives(tape, p->factors.left.buffer) || receives(tape, p->factors.right.buffer)) bp_complete(cx, &to);
+    if (receives(tape, p->factors.left.buffer) || receives(tape, p->factors.right.buffer)) bp_pending_compute(cx, &to);
   }
 }
 

@@ -231,11 +231,11 @@ static bp_status check_results(bp_call *call) {
   return bp_call_fail(call, "the result has a NaN or inf");
 }
 
-/* A product that has its storage, and waits until somebody looks at it. What a host has lent it may change at any time. */
+/* A product that has its storage, and waits until somebody looks at it. */
 static bool waits(bp_call *call) {
   if (!bp_is_product(call)) return false;
   bp_factors factors = {.left = call->input[0], .right = call->input[1]};
-  if (factors.left.buffer->loan != NULL || factors.right.buffer->loan != NULL) return false;
+  if (factors.left.buffer->exposed || factors.right.buffer->exposed) return false;
   return bp_pending_add(call->cx, call->result, &factors);
 }
 
