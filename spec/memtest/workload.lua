@@ -319,6 +319,17 @@ part("operations by hand", function()
       bp.optim.sgd{ lr = 0.1 }:minimize(f, q)
       return { g, q }
     end),
+    -- A finalizer, which runs where memory is short, has looked at the product and holds a row of it.
+    case("whose product a finalizer finds", function()
+      local found
+      local f = bp.op(function(w) return bp.sum(w), function(d)
+        local product = bp.outer(d * p.a, p.b)
+        setmetatable({}, { __gc = function() pcall(function() found = product[1] end) end })
+        return product
+      end end)
+      local g = bp.grad(function(w) return bp.sum(w * w) + f(w) end)(bp.eye(2))
+      return { g, found == nil or found == bp.vector{ 3, 4 } }
+    end),
     case("made", function()
       local cube = bp.op(function(a) return a ^ 3, function(g) return g * 3 * a ^ 2 end end)
       return bp.grad(function(a) return bp.sum(cube(a)) end)(bp.vector{ 1, 2 })
