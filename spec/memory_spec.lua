@@ -58,6 +58,19 @@ describe("P17: bytes in use return", function()
     local refused, failed = text:match "(%d+) requests refused: (%d+) memory errors"
     assert(tonumber(refused) > 0 and tonumber(failed) > 0, text)
   end)
+
+  it("P17: the pool holds on to no more than was in use at once, and some megabytes", function()
+    local text = process.script[[
+      local bp, most = require "backprop", 0
+      for bytes = 1000000, 8000000, 500000 do
+        bp.release(bp.zeros(bytes // 8))
+        local stats = bp.stats()
+        most = math.max(most, stats.bytes_live + stats.bytes_pooled)
+      end
+      print(most)
+    ]]
+    assert(tonumber(text) < 2 * 8.4e6 + 2 ^ 24, text)
+  end)
 end)
 
 -- Each in a process of its own, with a small heap, so that growth shows after a few thousand steps.

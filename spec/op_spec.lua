@@ -53,6 +53,30 @@ describe("bp.op", function()
     for _, pullback in ipairs{ both, one, same_table } do same({ { 5, 5 }, { 5, 5 } }, gradients(pullback)) end
   end)
 
+  it("takes any number of arguments", function()
+    for _, count in ipairs{ 1, 8, 9, 40 } do
+      local f = bp.op(function(...)
+        local sum, n, numbers = 0, select("#", ...), {}
+        for k = 1, n do
+          local x = select(k, ...)
+          sum, numbers[k] = sum + k * x, type(x) == "number"
+        end
+        return sum, function(dz)
+          local gradients = {}
+          for k = 1, n do gradients[k] = k * (numbers[k] and bp.sum(dz) or dz) end
+          return table.unpack(gradients, 1, n)
+        end
+      end)
+      local at, expected, which = {}, {}, {}
+      for k = 1, count do
+        at[k], which[k] = k % 3 == 0 and 1 or x12, k
+        expected[k] = k % 3 == 0 and 2 * k or { k, k }
+      end
+      local gradient = bp.grad(function(...) return bp.sum(f(...)) end, { wrt = which })
+      same(expected, { gradient(table.unpack(at, 1, count)) })
+    end
+  end)
+
   it("takes a table in two arguments for two", function()
     local f = bp.op(function(p, q, r) return p.w * 2 + q.w * 3 + r * 7, function(d) return { w = d * 2 }, { w = d * 3 },
       d * 7 end end)

@@ -293,6 +293,17 @@ describe("bp.profile", function()
     assert(row.line:find("tools_spec.lua:%d+"))
   end)
 
+  it("knows those of structures, and what their forward took", function()
+    local total = bp.op{ name = "total by hand", forward = function(p)
+      local sum = p.a
+      for _ = 1, 100 do sum = sum + p.b end
+      return sum, function(dz) return { a = dz, b = dz * 100 } end
+    end }
+    local row = row_of(bp.profile(function(v) return bp.sum(total{ a = v, b = v }) end, bp.ones(10)), "total by hand")
+    assert.equal(1, row.calls)
+    assert(row.forward > 0)
+  end)
+
   it("takes a function that does not do the same each time", function()
     local count = 0
     local report = bp.profile(function(x)

@@ -14,8 +14,7 @@ typedef struct custom_row {
 /* ---- recording --------------------------------------------------------------------------------------------------- */
 
 static bp_status never(bp_call *call) {
-  return bp_fail(call->cx,
-                 "backprop: an operation of bp.op is called as a function: its row has no forward of its own");
+  return bp_fail(call->cx, "backprop: an operation of bp.op runs its forward in Lua, not by its row");
 }
 
 /* The inputs or the results of a call. */
