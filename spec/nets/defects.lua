@@ -26,4 +26,6 @@ return {
     to = "t->equal[k] = g;" },
   { name = "a missing zero", file = "src/kernels/loops/product.c",
     from = "  if (!accumulate)\n    for (size_t j = 0; j < cols; j++) y[j] = 0;\n", to = "" },
+  { name = "a product too late", file = "src/binding/handles.c",
+    from = "  bp_pending_compute_all(&s->cx); /* it may be a factor */\n", to = "" },
 }
