@@ -27,5 +27,5 @@ return {
   { name = "a missing zero", file = "src/kernels/loops/product.c",
     from = "  if (!accumulate)\n    for (size_t j = 0; j < cols; j++) y[j] = 0;\n", to = "" },
   { name = "a product too late", file = "src/binding/handles.c",
-    from = "  bp_pending_compute_all(&s->cx); /* it may be a factor */\n", to = "" },
+    from = "  bp_pending_compute_all(&s->cx);\n  bp_status status", to = "  bp_status status" },
 }

@@ -53,6 +53,18 @@ bp_handle *bp_check_array(lua_State *L, bp_state *s, int index, const char *name
   return handle;
 }
 
+/* What is about to be written may be a factor of a product that is not made yet. No finalizer runs: others that the caller
+ * has checked stay as they are. */
+static void save_factors(lua_State *L, bp_state *s, const bp_buffer *buffer) {
+  bp_pending_compute_all(&s->cx);
+  bp_status status = bp_sweep_before_write(&s->cx, buffer);
+  if (status == BP_NOMEM) {
+    bp_pool_drop(&s->cx);
+    status = bp_sweep_before_write(&s->cx, buffer);
+  }
+  if (status != BP_OK) bp_raise_status(L, s, status);
+}
+
 bp_handle *bp_check_writable(lua_State *L, bp_state *s, int index, const char *name) {
   if (bp_variable_at(L, s, index) != NULL)
     bp_raise(L, s,
@@ -60,7 +72,7 @@ bp_handle *bp_check_writable(lua_State *L, bp_state *s, int index, const char *n
              name);
   bp_handle *handle = bp_check_array(L, s, index, name);
   if (handle->read_only) bp_raise(L, s, "%s: the array is read-only; clone it to change it", name);
-  bp_pending_compute_all(&s->cx); /* it may be a factor */
+  save_factors(L, s, handle->array.buffer);
   return handle;
 }
 

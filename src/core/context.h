@@ -29,6 +29,7 @@ typedef struct bp_pending {
 enum { BP_MAX_PENDING = 8 };
 
 struct bp_loops;
+struct bp_tape;
 
 struct bp_context {
   bp_allocator *allocate;
@@ -41,7 +42,8 @@ struct bp_context {
   bool products_wait;              /* a pullback runs: what it multiplies may be wanted as factors */
   uint32_t pending_count;
   bp_pending pending[BP_MAX_PENDING];
-  bool closed; /* the state is ending: nothing can be allocated any more */
+  struct bp_tape *keepers; /* sweeps that keep factors, to be multiplied at the end */
+  bool closed;             /* the state is ending: nothing can be allocated any more */
   char message[512];
 };
 

@@ -46,12 +46,19 @@ static void empty(bp_context *cx, bp_slot *slot) {
   slot->state = BP_SLOT_EMPTY;
 }
 
+static void unlist(bp_tape *tape) {
+  bp_tape **place = &tape->cx->keepers;
+  while (*place != tape) place = &(*place)->next_keeper;
+  *place = tape->next_keeper;
+}
+
 void bp_sweep_end(bp_tape *tape) {
   for (size_t k = tape->slot_count; k-- > 0;) empty(tape->cx, &tape->slots[k]);
   for (size_t k = tape->pair_count; k-- > 0;) {
     bp_buffer_release(tape->cx, tape->pairs[k].factors.left.buffer);
     bp_buffer_release(tape->cx, tape->pairs[k].factors.right.buffer);
   }
+  if (tape->pair_count != 0) unlist(tape);
   tape->slot_count = tape->pair_count = 0;
 }
 
@@ -64,6 +71,8 @@ static bp_status provide(bp_tape *tape, bp_index index) {
   bp_slot *slot = &tape->slots[index];
   bp_array *into = into_of(tape, index);
   if (into != NULL) {
+    bp_status status = bp_sweep_before_write(tape->cx, into->buffer);
+    if (status != BP_OK) return status;
     slot->gradient = *into;
     bp_buffer_retain(into->buffer);
     into->buffer->version++;
@@ -278,11 +287,40 @@ static bp_status keep_factors(bp_tape *tape, bp_index leaf, const bp_factors *fa
   bp_status status = bp_grow(tape->cx, (void **)&tape->pairs, &tape->pair_capacity, tape->pair_count + 1,
                              sizeof *tape->pairs);
   if (status != BP_OK) return status;
-  tape->pairs[tape->pair_count++] = (bp_pair){*factors, tape->slots[leaf].factors};
+  if (tape->pair_count == 0) {
+    tape->next_keeper = tape->cx->keepers;
+    tape->cx->keepers = tape;
+  }
+  tape->pairs[tape->pair_count++] = (bp_pair){*factors, factors->left.buffer->version, factors->right.buffer->version,
+                                              tape->slots[leaf].factors};
   tape->slots[leaf].factors = (uint32_t)tape->pair_count;
   bp_buffer_retain(factors->left.buffer);
   bp_buffer_retain(factors->right.buffer);
   return BP_OK;
+}
+
+/* A factor that would be overwritten becomes an array of its own. */
+static bp_status save(bp_context *cx, const bp_buffer *buffer, bp_array *factor, uint32_t *version) {
+  if (factor->buffer != buffer) return BP_OK;
+  bp_array clone = bp_shape_like(factor);
+  bp_status status = bp_array_allocate(cx, &clone);
+  if (status != BP_OK) return status;
+  bp_axpby(cx, 1, factor, 0, &clone);
+  bp_buffer_release(cx, factor->buffer);
+  *factor = clone;
+  *version = clone.buffer->version;
+  return BP_OK;
+}
+
+bp_status bp_sweep_before_write(bp_context *cx, const bp_buffer *buffer) {
+  bp_status status = BP_OK;
+  for (bp_tape *tape = cx->keepers; tape != NULL; tape = tape->next_keeper)
+    for (size_t k = 0; k < tape->pair_count && status == BP_OK; k++) {
+      bp_pair *pair = &tape->pairs[k];
+      status = save(cx, buffer, &pair->factors.left, &pair->left_version);
+      if (status == BP_OK) status = save(cx, buffer, &pair->factors.right, &pair->right_version);
+    }
+  return status;
 }
 
 /* Hands out the destinations. */
@@ -517,28 +555,6 @@ void bp_sweep_before_giving(bp_tape *tape) {
   }
 }
 
-static bp_status clone(bp_context *cx, const bp_array *x, bp_array *copy) {
-  *copy = bp_shape_like(x);
-  bp_status status = bp_array_allocate(cx, copy);
-  if (status == BP_OK) bp_axpby(cx, 1, x, 0, copy);
-  return status;
-}
-
-/* The factors are kept until the end of the sweep; what the pullback multiplied may be written to before then (a scratch
- * array, a parameter): so clones. */
-static bp_status keep_product(bp_tape *tape, bp_index leaf, const bp_factors *product) {
-  bp_factors factors = *product;
-  bp_status status = clone(tape->cx, &product->left, &factors.left);
-  if (status != BP_OK) return status;
-  status = clone(tape->cx, &product->right, &factors.right);
-  if (status == BP_OK) {
-    status = keep_factors(tape, leaf, &factors);
-    bp_buffer_release(tape->cx, factors.right.buffer);
-  }
-  bp_buffer_release(tape->cx, factors.left.buffer);
-  return status;
-}
-
 bp_status bp_sweep_give_product(bp_tape *tape, bp_index input, const bp_array *product, bool *taken) {
   bp_context *cx = tape->cx;
   const bp_node *node = &tape->nodes[input];
@@ -547,7 +563,7 @@ bp_status bp_sweep_give_product(bp_tape *tape, bp_index input, const bp_array *p
   if (!bp_is_pending(cx, product)) return BP_OK; /* finalizers have looked at it */
   const bp_factors *factors = &cx->pending[product->buffer->pending - 1].factors;
   if (tape->deferring && node->kind == BP_NODE_LEAF) {
-    status = keep_product(tape, input, factors);
+    status = keep_factors(tape, input, factors);
   } else {
     bp_gradient d;
     status = destination(tape, input, &d);

@@ -51,8 +51,10 @@ typedef struct bp_slot {
   uint8_t state;
 } bp_slot;
 
+/* Factors that are kept instead of their product. */
 typedef struct bp_pair {
   bp_factors factors;
+  uint32_t left_version, right_version; /* of their storage */
   uint32_t next;
 } bp_pair;
 
@@ -82,7 +84,8 @@ typedef struct bp_tape {
   size_t slot_count, slot_capacity;
   bp_pair *pairs;
   size_t pair_count, pair_capacity;
-  bp_array *into; /* where given: the leaves' gradients go there */
+  struct bp_tape *next_keeper; /* in the context's list, while there are pairs */
+  bp_array *into;              /* where given: the leaves' gradients go there */
   size_t into_count, into_capacity;
   size_t most_inputs; /* of an operation recorded: what the next three lists have room for in a sweep */
   bp_array *arrays;
@@ -167,6 +170,8 @@ bp_status bp_sweep_gradient(bp_tape *tape, bp_index leaf, bp_outcome *gradient);
 bp_status bp_sweep_multiply(bp_tape *tape, bp_index leaf);
 /* Fills what windows have left out of a leaf's gradient with zeros. */
 void bp_sweep_complete(bp_tape *tape, bp_index leaf);
+/* Storage is about to be written: what a sweep keeps as a factor there is cloned first. Nothing is lost if it fails. */
+bp_status bp_sweep_before_write(bp_context *cx, const bp_buffer *buffer);
 /* Forgets all slots. */
 void bp_sweep_end(bp_tape *tape);
 
@@ -191,7 +196,7 @@ typedef struct bp_sweep_call {
 
 /* ---- update.c ---- */
 
-/* Multiplies out the factors that the step below would destroy while they are needed. Nothing has changed if it fails. */
+/* Before the steps below: saves the factors that they would overwrite. Nothing has changed if it fails. */
 bp_status bp_update_prepare(bp_tape *tape);
 /* value = decay * value - rate * gradient, in place, for one leaf that is an array; called for
  * the last leaf first. Cannot fail. */

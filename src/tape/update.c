@@ -2,13 +2,6 @@
  * multiplied out: W = decay W - rate sum(left right), one product into W for each pair of factors. */
 #include "tape.h"
 
-/* Whether a step on some leaf would overwrite what is still to be multiplied. */
-static bool is_parameter(const bp_tape *tape, const bp_buffer *buffer) {
-  for (size_t k = 0; k < tape->leaf_count; k++)
-    if (tape->nodes[k].value.buffer == buffer) return true;
-  return false;
-}
-
 /* One array at two paths is one parameter: it decays once, with the last of its leaves, whose turn is first. */
 static bool is_repeated(const bp_tape *tape, bp_index leaf) {
   for (bp_index k = leaf + 1; k < tape->leaf_count; k++)
@@ -17,16 +10,18 @@ static bool is_repeated(const bp_tape *tape, bp_index leaf) {
 }
 
 bp_status bp_update_prepare(bp_tape *tape) {
+  bp_context *cx = tape->cx;
+  bp_pending_compute_all(cx);
   for (bp_index leaf = 0; leaf < tape->leaf_count; leaf++) {
-    bp_slot *slot = &tape->slots[leaf];
-    bp_status status = BP_OK;
-    for (uint32_t place = slot->factors; place != 0 && status == BP_OK; place = tape->pairs[place - 1].next) {
-      const bp_factors *f = &tape->pairs[place - 1].factors;
-      if (!is_parameter(tape, f->left.buffer) && !is_parameter(tape, f->right.buffer)) continue;
-      status = bp_sweep_multiply(tape, leaf);
-      break;
-    }
+    const bp_buffer *buffer = tape->nodes[leaf].value.buffer;
+    bp_status status = buffer == NULL ? BP_OK : bp_sweep_before_write(cx, buffer);
     if (status != BP_OK) return status;
+  }
+  for (size_t k = 0; k < tape->pair_count; k++) {
+    const bp_pair *pair = &tape->pairs[k];
+    if (pair->factors.left.buffer->version != pair->left_version ||
+        pair->factors.right.buffer->version != pair->right_version)
+      return bp_fail(cx, "backprop: an array that the gradient is made of was changed in place by the host");
   }
   return BP_OK;
 }
