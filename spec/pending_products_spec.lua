@@ -14,13 +14,13 @@ describe("a product made by a pullback", function()
   local u, v = bp.vector{ 2, -1 }, bp.vector{ 1, 3, 5 }
   local a, b = bp.matrix{ { 1, 2 }, { 3, -4 } }, bp.matrix{ { 1, 0, 2 }, { 5, 1, 1 } }
 
-  -- The gradients of w, where the pullback of `f` returns make(outer, matmul, w), with products that wait and with some
-  -- that do not: of value_and_grad, into an array, of a kept tape twice, and as a step of gradient descent; and what
-  -- make has put into `seen` meanwhile.
-  local function results(make, outer, matmul)
+  -- The gradients of w, where the pullback of `f` returns what `make` gives with products and transposes that wait, or
+  -- with some that do not: of value_and_grad, into an array, of a kept tape twice, and as a step of gradient descent;
+  -- and what make has put into `seen` meanwhile.
+  local function results(make, outer, matmul, transpose)
     local seen = {}
     local f = bp.op{ name = "f", forward = function(w, s)
-      return bp.sum(w) * s, function(dz) return make(dz, outer, matmul, seen, w), nil end
+      return bp.sum(w) * s, function(dz) return make(dz, outer, matmul, seen, w, transpose), nil end
     end }
     local function loss(w) return f(w, 2) + 3 * f(w, 1) + bp.sum(w * w) end
     local function plain_list(...)
@@ -36,7 +36,7 @@ describe("a product made by a pullback", function()
     local w = { w0:clone() }
     bp.optim.sgd{ lr = 0.5 }:minimize(function(p) return loss(p[1]) end, w)
     local list = plain_list(fresh, into, first, second, w[1])
-    for _, x in ipairs(seen) do list[#list + 1] = type(x) == "number" and x or x:totable() end
+    for _, x in ipairs(seen) do list[#list + 1] = type(x) == "userdata" and x:totable() or x end
     return list
   end
 
@@ -44,7 +44,7 @@ describe("a product made by a pullback", function()
   local function at_once(product)
     return function(...)
       local x = product(...)
-      assert(x:get(1, 1))
+      assert(bp.sum(x))
       return x
     end
   end
@@ -60,13 +60,87 @@ describe("a product made by a pullback", function()
   end
 
   local function unseen(make)
-    same(results(make, at_once(bp.outer), at_once(bp.matmul)),
-      results(make, in_spoilt_memory(bp.outer), in_spoilt_memory(bp.matmul)))
+    same(results(make, at_once(bp.outer), at_once(bp.matmul), at_once(bp.transpose)),
+      results(make, in_spoilt_memory(bp.outer), in_spoilt_memory(bp.matmul), in_spoilt_memory(bp.transpose)))
   end
 
   local cases = {
     ["is given"] = function(dz, outer) return outer(dz * u, v) end,
     ["of matrices is given"] = function(dz, _, matmul) return matmul(dz * a, b) end,
+    ["of transposes is given"] = function(dz, _, matmul, _, _, transpose)
+      return matmul(transpose(dz * a), transpose(bp.transpose(b)))
+    end,
+    ["of a transpose and an array is given"] = function(dz, _, matmul, _, _, transpose)
+      return matmul(transpose(dz * a), b) + matmul(dz * a, transpose(bp.transpose(b)))
+    end,
+    ["of a transpose of a product is given"] = function(dz, outer, matmul, _, _, transpose)
+      return matmul(transpose(outer(dz * u, u * 2 + 1)), b)
+    end,
+    ["of a transpose of a transpose is given"] = function(dz, _, matmul, _, _, transpose)
+      return matmul(transpose(transpose(dz * a)), b)
+    end,
+    ["of one transpose twice is given"] = function(dz, _, matmul, _, _, transpose)
+      local t = transpose(dz * a)
+      return matmul(matmul(t, t), b)
+    end,
+    ["of a transpose and a vector is used"] = function(dz, outer, matmul, _, _, transpose)
+      return outer(matmul(transpose(dz * a), u), matmul(v, transpose(outer(v, v + 1))))
+    end,
+    ["is transposed and given"] = function(dz, outer, _, _, _, transpose) return transpose(outer(v, dz * u)) end,
+    ["is none: a transpose is given"] = function(dz, _, _, _, _, transpose) return transpose(bp.transpose(b) * dz) end,
+    ["is none: a transpose is looked at"] = function(dz, outer, _, seen, _, transpose)
+      local t = transpose(dz * b)
+      seen[#seen + 1] = bp.sum(t)
+      seen[#seen + 1] = t[3]:clone()
+      seen[#seen + 1] = bp.diag(transpose(a)):clone()
+      seen[#seen + 1] = transpose(b):get(3, 2)
+      seen[#seen + 1] = transpose(b):totable()[2][1]
+      seen[#seen + 1] = tostring(transpose(b))
+      seen[#seen + 1] = bp.slice(transpose(b), 2, 3):clone()
+      return outer(u, v)
+    end,
+    ["is none: a transpose is kept"] = function(dz, outer, _, seen, _, transpose)
+      seen[#seen + 1] = transpose(dz * a)
+      return outer(u, v)
+    end,
+    ["has a transpose for a factor that is changed"] = function(dz, _, matmul, seen, _, transpose)
+      local t = transpose(dz * a)
+      local g = matmul(t, b)
+      t:fill(1)
+      seen[#seen + 1] = t
+      return g
+    end,
+    ["has a transpose for a factor whose source is changed"] = function(dz, _, matmul, seen, _, transpose)
+      local source = dz * a
+      local t = transpose(source)
+      local g = matmul(t, b)
+      source:fill(1)
+      seen[#seen + 1] = t
+      return g
+    end,
+    ["has a transpose for a factor whose source was changed before"] = function(dz, _, matmul, _, _, transpose)
+      local source = dz * a
+      local t = transpose(source)
+      source:fill(1)
+      return matmul(t, b)
+    end,
+    ["has a transpose for a factor that is released, with its source"] = function(dz, _, matmul, _, _, transpose)
+      local source = dz * a
+      local t = transpose(source)
+      local g = matmul(t, b)
+      bp.release{ source, t }
+      return g
+    end,
+    ["has one of many transposes for a factor"] = function(dz, _, matmul, _, _, transpose)
+      local list, sum = {}, bp.zeros(2, 3)
+      for k = 1, 20 do list[k] = transpose(a * k) end
+      for k = 1, 20 do sum = sum + matmul(list[k], b) * (k % 3 * dz) end
+      return sum
+    end,
+    ["has a transpose for a factor in a gradient inside"] = function(dz, _, matmul, _, _, transpose)
+      local t = transpose(dz * a)
+      return bp.grad(function(x) return bp.sum(bp.matmul(t, x) * x) end)(matmul(t, b))
+    end,
     ["of a column is given"] = function(dz, outer) return outer(bp.column(dz * a, 2), v) end,
     ["is used by an operation"] = function(dz, outer) return outer(dz * u, v) * 2 + outer(u, v) end,
     ["is a factor of another"] = function(dz, outer, matmul) return matmul(outer(dz * u, u), b) end,

@@ -128,6 +128,9 @@ void bp_report(lua_State *L, bp_state *s);
  * compared with that of others. */
 bool bp_read_operand(lua_State *L, bp_state *s, int index, const char *name, bp_operands *operands, size_t k,
                      bp_box **box);
+/* The same for operands of bp_apply, which may be pending. */
+bool bp_read_pending(lua_State *L, bp_state *s, int index, const char *name, bp_operands *operands, size_t k,
+                     bp_box **box);
 
 /* Pushes a userdata with room for so many operands. */
 void bp_push_operands(lua_State *L, size_t count, bp_operands *operands);

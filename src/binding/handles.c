@@ -35,7 +35,6 @@ static void check_usable(lua_State *L, bp_state *s, const bp_handle *handle, con
     bp_raise(L, s, "%s: the array was given to a gradient by the pullback that returned it; clone it to keep it", name);
   if (handle->array.rank == 0) bp_raise(L, s, "%s: the array was released", name);
   if (s->cx.closed) bp_raise(L, s, "%s: the state is ending", name);
-  bp_pending_compute(&s->cx, &handle->array);
 }
 
 bp_handle *bp_check_array(lua_State *L, bp_state *s, int index, const char *name) {
@@ -50,6 +49,7 @@ bp_handle *bp_check_array(lua_State *L, bp_state *s, int index, const char *name
     bp_raise(L, s, "%s: argument %d: expected a vector or matrix, got %s%s", name, number, got, hint);
   }
   check_usable(L, s, handle, name);
+  bp_pending_compute(&s->cx, &handle->array);
   return handle;
 }
 
@@ -193,7 +193,7 @@ static bool read_variable(lua_State *L, bp_state *s, const bp_variable *variable
   return true;
 }
 
-bool bp_read_operand(lua_State *L, bp_state *s, int index, const char *name, bp_operands *operands, size_t k,
+bool bp_read_pending(lua_State *L, bp_state *s, int index, const char *name, bp_operands *operands, size_t k,
                      bp_box **box) {
   const void *block = block_at(L, index);
   if (block == NULL) {
@@ -210,6 +210,13 @@ bool bp_read_operand(lua_State *L, bp_state *s, int index, const char *name, bp_
     return false;
   }
   operands->node[k] = BP_NONE;
+  return true;
+}
+
+bool bp_read_operand(lua_State *L, bp_state *s, int index, const char *name, bp_operands *operands, size_t k,
+                     bp_box **box) {
+  if (!bp_read_pending(L, s, index, name, operands, k, box)) return false;
+  bp_pending_compute(&s->cx, &operands->array[k]);
   return true;
 }
 

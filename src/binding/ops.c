@@ -148,7 +148,7 @@ static void read_list(lua_State *L, bp_state *s, const entry *e, int index, argu
   if (n > BP_FEW_OPERANDS) bp_push_operands(L, n, &a->operands);
   for (size_t k = 0; k < n; k++) {
     lua_rawgeti(L, index, (lua_Integer)k + 1);
-    if (!bp_read_operand(L, s, -1, e->name, &a->operands, k, &a->box))
+    if (!bp_read_pending(L, s, -1, e->name, &a->operands, k, &a->box))
       bp_raise(L, s, "%s: element %d of the list: expected a number, vector or matrix, got %s", e->name, (int)k + 1,
                bp_type_of(L, s, -1));
     lua_pop(L, 1);
@@ -260,7 +260,7 @@ static bool read_argument(lua_State *L, bp_state *s, const entry *e, const param
   bool absent = p->optional && is_left_out(L, e, p, index);
   switch (p->kind) {
   case VALUE:
-    if (!bp_read_operand(L, s, index, e->name, &a->operands, a->operands.count, &a->box)) wrong(L, s, e, index, p);
+    if (!bp_read_pending(L, s, index, e->name, &a->operands, a->operands.count, &a->box)) wrong(L, s, e, index, p);
     a->operands.count++;
     return true;
   case VALUES:
@@ -275,7 +275,7 @@ static bool read_argument(lua_State *L, bp_state *s, const entry *e, const param
   case TARGET:
     if (is_classes(L, s, e, index, a))
       read_indices(L, s, e, index, p, a);
-    else if (bp_read_operand(L, s, index, e->name, &a->operands, a->operands.count, &a->box))
+    else if (bp_read_pending(L, s, index, e->name, &a->operands, a->operands.count, &a->box))
       a->operands.count++;
     else
       wrong(L, s, e, index, p);
@@ -361,7 +361,7 @@ static int call_plain(lua_State *L, bp_state *s, const entry *e) {
     const uint32_t epoch = s->epoch;
     a.box = NULL;
     for (int k = 0; k < e->count; k++)
-      if (!bp_read_operand(L, s, k + 1, e->name, &a.operands, (size_t)k, &a.box))
+      if (!bp_read_pending(L, s, k + 1, e->name, &a.operands, (size_t)k, &a.box))
         wrong(L, s, e, k + 1, &e->parameters[k]);
     tape = a.box == NULL ? NULL : &a.box->tape;
     if (handle == NULL && may_give_arrays(e, &a)) {

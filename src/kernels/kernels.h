@@ -111,7 +111,7 @@ void bp_gemm(bp_context *cx, double alpha, const bp_array *a, bool a_transposed,
 void bp_gemv(bp_context *cx, const bp_array *a, bool transposed, const bp_array *x, bool accumulate, bp_array *d);
 /* d = beta d + alpha left right. */
 void bp_add_product(bp_context *cx, double alpha, const bp_factors *factors, double beta, bp_array *d);
-/* Multiplies out what x waits for, and what all wait for (core/pending.h). */
+/* Computes x if it is pending, and all that is (core/pending.h). */
 void bp_pending_compute(bp_context *cx, const bp_array *x);
 void bp_pending_compute_all(bp_context *cx);
 /* d = x', written or added. */

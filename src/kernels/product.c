@@ -36,19 +36,22 @@ void bp_add_product(bp_context *cx, double alpha, const bp_factors *f, double be
   product_of(cx, d)->outer(d->rows, d->cols, alpha, f->left.data, f->right.data, d->data, d->stride, beta != 0);
 }
 
-static void multiply_out(bp_context *cx, bp_array to) {
+static void compute(bp_context *cx, bp_array to) {
   bp_factors factors = bp_pending_take(cx, to.buffer);
-  bp_add_product(cx, 1, &factors, 0, &to);
+  if (bp_is_transpose(&factors))
+    bp_transpose(cx, &factors.left, &(bp_gradient){.to = to});
+  else
+    bp_add_product(cx, 1, &factors, 0, &to);
   bp_buffer_release(cx, factors.left.buffer);
   bp_buffer_release(cx, factors.right.buffer);
 }
 
 void bp_pending_compute(bp_context *cx, const bp_array *x) {
-  if (bp_is_pending(cx, x)) multiply_out(cx, cx->pending[x->buffer->pending - 1].to);
+  if (bp_is_pending(cx, x)) compute(cx, cx->pending[x->buffer->pending - 1].to);
 }
 
 void bp_pending_compute_all(bp_context *cx) {
-  while (cx->pending_count > 0) multiply_out(cx, cx->pending[cx->pending_count - 1].to);
+  while (cx->pending_count > 0) compute(cx, cx->pending[cx->pending_count - 1].to);
 }
 
 void bp_transpose(bp_context *cx, const bp_array *x, const bp_gradient *d) {

@@ -216,6 +216,10 @@ static bp_status transpose_forward(bp_call *call) {
   return BP_OK;
 }
 
+bool bp_is_transposition(const bp_call *call) {
+  return call->op->forward == transpose_forward;
+}
+
 static bp_status transpose_backward(bp_call *call) {
   if (WANTED(0)) bp_transpose(call->cx, COTANGENT, GRADIENT(0));
   return BP_OK;

@@ -561,7 +561,8 @@ bp_status bp_sweep_give_product(bp_tape *tape, bp_index input, const bp_array *p
   bp_status status;
   *taken = false;
   if (!bp_is_pending(cx, product)) return BP_OK; /* finalizers have looked at it */
-  const bp_factors *factors = &cx->pending[product->buffer->pending - 1].factors;
+  const bp_factors *factors = bp_pending_factors(cx, product->buffer);
+  if (bp_is_transpose(factors)) return BP_OK;
   if (tape->deferring && node->kind == BP_NODE_LEAF) {
     status = keep_factors(tape, input, factors);
   } else {

@@ -231,12 +231,35 @@ static bp_status check_results(bp_call *call) {
   return bp_call_fail(call, "the result has a NaN or inf");
 }
 
-/* A product that has its storage, and waits until somebody looks at it. */
+/* An operand of a product, to be read as it stands; for a transpose that waits, what that is the transpose of. */
+static bp_array factor_of(bp_context *cx, const bp_array *x, bool *transposed) {
+  *transposed = bp_is_pending(cx, x) && bp_is_transpose(bp_pending_factors(cx, x->buffer));
+  if (*transposed) return bp_pending_factors(cx, x->buffer)->left;
+  bp_pending_compute(cx, x);
+  return *x;
+}
+
+/* A product or a transpose that has its storage, and waits until somebody looks at it. */
 static bool waits(bp_call *call) {
-  if (!bp_is_product(call)) return false;
-  bp_factors factors = {.left = call->input[0], .right = call->input[1]};
-  if (factors.left.buffer->exposed || factors.right.buffer->exposed) return false;
-  return bp_pending_add(call->cx, call->result, &factors);
+  bp_context *cx = call->cx;
+  bp_factors factors = {.right.buffer = NULL};
+  if (bp_is_product(call)) {
+    factors.left = factor_of(cx, &call->input[0], &factors.left_transposed);
+    factors.right = factor_of(cx, &call->input[1], &factors.right_transposed);
+    if (factors.right.buffer->exposed) return false;
+  } else if (bp_is_transposition(call)) {
+    bp_pending_compute(cx, &call->input[0]);
+    factors.left = call->input[0];
+  } else {
+    return false;
+  }
+  return !factors.left.buffer->exposed && bp_pending_add(cx, call->result, &factors);
+}
+
+/* The operands are about to be looked at. */
+static void compute_operands(bp_call *call) {
+  for (size_t k = 0; k < call->input_count && call->cx->pending_count != 0; k++)
+    bp_pending_compute(call->cx, &call->input[k]);
 }
 
 /* Shape rule, storage, forward rule. The results and what is saved come with references; on failure nothing does. */
@@ -251,7 +274,10 @@ static bp_status compute(bp_call *call, double *numbers, bool check_finite, bool
   }
   bool saves = status == BP_OK && saved->rank != 0;
   if (saves) status = bp_array_allocate(call->cx, saved);
-  if (status == BP_OK && !views && !(may_wait && waits(call))) status = call->op->forward(call);
+  if (status == BP_OK && !(may_wait && !views && waits(call))) {
+    compute_operands(call);
+    if (!views) status = call->op->forward(call);
+  }
   if (status == BP_OK && check_finite) status = check_results(call);
   if (status != BP_OK) {
     while (provided > 0) bp_buffer_release(call->cx, call->result[--provided].buffer);
