@@ -26,6 +26,6 @@ return {
     to = "t->equal[k] = g;" },
   { name = "a missing zero", file = "src/kernels/loops/product.c",
     from = "  if (!accumulate)\n    for (size_t j = 0; j < cols; j++) y[j] = 0;\n", to = "" },
-  { name = "a product too late", file = "src/binding/handles.c",
-    from = "  bp_pending_compute_all(&s->cx);\n  bp_status status", to = "  bp_status status" },
+  { name = "a product too late", file = "src/tape/sweep.c",
+    from = "  bp_pending_compute_of(cx, buffer);\n", to = "" },
 }

@@ -62,7 +62,7 @@ static bp_array expose(const bp_handle *handle) {
 static bool api_to_array(lua_State *L, int index, bp_array *array) {
   const bp_handle *handle = bp_handle_at(L, check_state(L), index);
   if (handle == NULL || handle->array.rank == 0 || check_state(L)->cx.closed) return false;
-  bp_pending_compute_all(&check_state(L)->cx); /* the host may write there */
+  bp_pending_compute_of(&check_state(L)->cx, handle->array.buffer); /* the host may write there */
   *array = expose(handle);
   return true;
 }

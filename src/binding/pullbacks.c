@@ -218,7 +218,7 @@ static int run_pullback(lua_State *L) {
   return lua_error(L);
 }
 
-/* Products wait while the pullback runs; those that it has not given away are multiplied then. */
+/* Products wait while the pullback runs; those that it has not given away are multiplied then (see core/pending.h). */
 bp_status bp_custom_backward(bp_call *call) {
   lua_State *L = call->host;
   bp_context *cx = call->cx;
@@ -228,7 +228,7 @@ bp_status bp_custom_backward(bp_call *call) {
   lua_pushcfunction(L, run_pullback);
   lua_pushlightuserdata(L, call);
   bool fine = lua_pcall(L, 1, 0, 0) == LUA_OK;
-  bp_pending_compute_all(cx);
+  bp_pending_compute_products(cx);
   cx->products_wait = before;
   return fine ? BP_OK : BP_RAISED;
 }

@@ -26,7 +26,7 @@ typedef struct bp_pending {
   bp_factors factors;
 } bp_pending;
 
-enum { BP_MAX_PENDING = 8 };
+enum { BP_MAX_PENDING = 16 };
 
 struct bp_loops;
 struct bp_tape;

@@ -1,20 +1,21 @@
-/* The list of pending products; see pending.h. A buffer knows its place in it, counted from 1. */
+/* The list of pending matrices, oldest first; see pending.h. A buffer knows its place in it, counted from 1. */
 #include "pending.h"
 
-bool bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *factors) {
-  if (cx->pending_count == BP_MAX_PENDING) return false;
+void bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *factors) {
   cx->pending[cx->pending_count++] = (bp_pending){*to, *factors};
   to->buffer->pending = cx->pending_count;
   bp_buffer_retain(factors->left.buffer);
   bp_buffer_retain(factors->right.buffer);
-  return true;
 }
 
 bp_factors bp_pending_take(bp_context *cx, bp_buffer *buffer) {
-  bp_pending *place = &cx->pending[buffer->pending - 1], *last = &cx->pending[--cx->pending_count];
-  bp_factors factors = place->factors;
-  last->to.buffer->pending = buffer->pending;
-  *place = *last;
+  uint32_t place = buffer->pending - 1;
+  bp_factors factors = cx->pending[place].factors;
+  cx->pending_count--;
+  for (; place < cx->pending_count; place++) {
+    cx->pending[place] = cx->pending[place + 1];
+    cx->pending[place].to.buffer->pending = place + 1;
+  }
   buffer->pending = 0;
   return factors;
 }

@@ -1,12 +1,14 @@
 /* Pending matrices: they have storage, but nobody has looked at their elements yet. While a pullback runs (and then only)
  * a product of two matrices or vectors waits with its factors, and a transpose with what it is the transpose of. The
- * sweep takes the factors where it has a use for them alone, a product takes the transpose's for an operand, and whoever
- * else is about to look at the matrix, or to write to any array, has it computed first (bp_pending_compute,
- * bp_pending_compute_all in kernels/). To look at a matrix the binding asks for it (bp_check_array, bp_read_operand), or
- * an operation runs (compute in tape.c). To write there are five ways: in place (bp_check_writable), the sweep of a call
- * inside the pullback (bp_sweep_begin), that of the call outside when it goes on (bp_sweep_before_giving), a step
- * (bp_update_prepare), and the host (api_to_array; what it has had the address of is never a factor that waits). The
- * factors are held, so that giving them back harms nothing. */
+ * sweep takes the factors where it has a use for them alone, and a product what its operand is the transpose of. Products
+ * that the pullback has kept are multiplied when it ends; transposes may wait on, since most are garbage by then.
+ *
+ * Whoever else looks at a matrix has it computed first: in the binding (bp_check_array, bp_read_operand), and when an
+ * operation runs (compute in tape.c). Whoever writes has what depends on the old elements computed first, through
+ * bp_sweep_before_write: in place (bp_check_writable), where a gradient goes into an array (provide in sweep.c, and
+ * bp_sweep_before_giving once more for what a pullback has made since), and a step (bp_update_prepare). The host may
+ * write where it has the address of: that is never a factor that waits, and to_array has the others computed. The factors
+ * are held, so that giving them back harms nothing. */
 #ifndef BP_CORE_PENDING_H
 #define BP_CORE_PENDING_H
 
@@ -17,8 +19,8 @@ static inline bool bp_is_transpose(const bp_factors *factors) {
   return factors->right.buffer == NULL;
 }
 
-/* Makes an array pending; false where there are too many, and then it is to be computed now. */
-bool bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *factors);
+/* Makes an array pending. There must be room: fewer than BP_MAX_PENDING. */
+void bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *factors);
 
 /* The factors of a pending buffer with their references, which are the caller's from now on. It pends no more. */
 bp_factors bp_pending_take(bp_context *cx, bp_buffer *buffer);

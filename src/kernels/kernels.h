@@ -111,9 +111,10 @@ void bp_gemm(bp_context *cx, double alpha, const bp_array *a, bool a_transposed,
 void bp_gemv(bp_context *cx, const bp_array *a, bool transposed, const bp_array *x, bool accumulate, bp_array *d);
 /* d = beta d + alpha left right. */
 void bp_add_product(bp_context *cx, double alpha, const bp_factors *factors, double beta, bp_array *d);
-/* Computes x if it is pending, and all that is (core/pending.h). */
+/* Pending matrices (core/pending.h) are computed: x if it is one; all products; all that are or depend on a buffer. */
 void bp_pending_compute(bp_context *cx, const bp_array *x);
-void bp_pending_compute_all(bp_context *cx);
+void bp_pending_compute_products(bp_context *cx);
+void bp_pending_compute_of(bp_context *cx, const bp_buffer *buffer);
 /* d = x', written or added. */
 void bp_transpose(bp_context *cx, const bp_array *x, const bp_gradient *d);
 

@@ -50,8 +50,17 @@ void bp_pending_compute(bp_context *cx, const bp_array *x) {
   if (bp_is_pending(cx, x)) compute(cx, cx->pending[x->buffer->pending - 1].to);
 }
 
-void bp_pending_compute_all(bp_context *cx) {
-  while (cx->pending_count > 0) compute(cx, cx->pending[cx->pending_count - 1].to);
+void bp_pending_compute_products(bp_context *cx) {
+  for (uint32_t k = cx->pending_count; k-- > 0;)
+    if (!bp_is_transpose(&cx->pending[k].factors)) compute(cx, cx->pending[k].to);
+}
+
+void bp_pending_compute_of(bp_context *cx, const bp_buffer *buffer) {
+  for (uint32_t k = cx->pending_count; k-- > 0;) {
+    const bp_pending *p = &cx->pending[k];
+    if (p->to.buffer == buffer || p->factors.left.buffer == buffer || p->factors.right.buffer == buffer)
+      compute(cx, p->to);
+  }
 }
 
 void bp_transpose(bp_context *cx, const bp_array *x, const bp_gradient *d) {

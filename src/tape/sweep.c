@@ -27,7 +27,6 @@ static bp_status make_room(bp_tape *tape) {
 
 bp_status bp_sweep_begin(bp_tape *tape) {
   bp_sweep_end(tape);
-  bp_pending_compute_all(tape->cx); /* in a pullback: what this sweep and its step write to may be a factor */
   bp_status status = make_room(tape);
   if (status != BP_OK) return status;
   tape->slot_count = tape->node_count;
@@ -314,6 +313,7 @@ static bp_status save(bp_context *cx, const bp_buffer *buffer, bp_array *factor,
 
 bp_status bp_sweep_before_write(bp_context *cx, const bp_buffer *buffer) {
   bp_status status = BP_OK;
+  bp_pending_compute_of(cx, buffer);
   for (bp_tape *tape = cx->keepers; tape != NULL; tape = tape->next_keeper)
     for (size_t k = 0; k < tape->pair_count && status == BP_OK; k++) {
       bp_pair *pair = &tape->pairs[k];
@@ -540,19 +540,9 @@ bp_status bp_sweep_give(bp_tape *tape, bp_index input, const bp_array *array, bo
   return status;
 }
 
-static bool receives(const bp_tape *tape, const bp_buffer *buffer) {
-  for (size_t k = 0; k < tape->into_count; k++)
-    if (tape->into[k].rank != 0 && tape->into[k].buffer == buffer) return true;
-  return false;
-}
-
 void bp_sweep_before_giving(bp_tape *tape) {
-  bp_context *cx = tape->cx;
-  for (uint32_t k = cx->pending_count; k-- > 0;) {
-    const bp_pending *p = &cx->pending[k];
-    const bp_array to = p->to;
-    if (receives(tape, p->factors.left.buffer) || receives(tape, p->factors.right.buffer)) bp_pending_compute(cx, &to);
-  }
+  for (size_t k = 0; k < tape->into_count; k++)
+    if (tape->into[k].rank != 0) bp_pending_compute_of(tape->cx, tape->into[k].buffer);
 }
 
 bp_status bp_sweep_give_product(bp_tape *tape, bp_index input, const bp_array *product, bool *taken) {

@@ -239,21 +239,25 @@ static bp_array factor_of(bp_context *cx, const bp_array *x, bool *transposed) {
   return *x;
 }
 
-/* A product or a transpose that has its storage, and waits until somebody looks at it. */
+/* A product or a transpose that has its storage, and waits until somebody looks at it. Where too many wait, the oldest is
+ * computed: the others have the better chance never to be. */
 static bool waits(bp_call *call) {
   bp_context *cx = call->cx;
   bp_factors factors = {.right.buffer = NULL};
-  if (bp_is_product(call)) {
+  const bool product = bp_is_product(call);
+  if (!product && !bp_is_transposition(call)) return false;
+  if (cx->pending_count == BP_MAX_PENDING) bp_pending_compute_of(cx, cx->pending[0].to.buffer);
+  if (product) {
     factors.left = factor_of(cx, &call->input[0], &factors.left_transposed);
     factors.right = factor_of(cx, &call->input[1], &factors.right_transposed);
     if (factors.right.buffer->exposed) return false;
-  } else if (bp_is_transposition(call)) {
+  } else {
     bp_pending_compute(cx, &call->input[0]);
     factors.left = call->input[0];
-  } else {
-    return false;
   }
-  return !factors.left.buffer->exposed && bp_pending_add(cx, call->result, &factors);
+  if (factors.left.buffer->exposed) return false;
+  bp_pending_add(cx, call->result, &factors);
+  return true;
 }
 
 /* The operands are about to be looked at. */

@@ -170,7 +170,8 @@ bp_status bp_sweep_gradient(bp_tape *tape, bp_index leaf, bp_outcome *gradient);
 bp_status bp_sweep_multiply(bp_tape *tape, bp_index leaf);
 /* Fills what windows have left out of a leaf's gradient with zeros. */
 void bp_sweep_complete(bp_tape *tape, bp_index leaf);
-/* Storage is about to be written: what a sweep keeps as a factor there is cloned first. Nothing is lost if it fails. */
+/* Storage is about to be written: what is pending and depends on it is computed first, and what a sweep keeps as a factor
+ * there is cloned. Nothing is lost if it fails. */
 bp_status bp_sweep_before_write(bp_context *cx, const bp_buffer *buffer);
 /* Forgets all slots. */
 void bp_sweep_end(bp_tape *tape);
