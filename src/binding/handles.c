@@ -94,9 +94,9 @@ bp_handle *bp_push_handle(lua_State *L, bp_state *s) {
 }
 
 /* What is worth a report. Small arrays 256 KiB at a time: a step of the collector for each costs more than it frees, and a
- * longer wait lets so many buffers be alive at once that they push the weights out of the cache. Large ones, of which
- * four are such a sum, a few at a time, so that those that live for an operation or two seldom see two collections. */
-enum { LARGE = 1 << 16, ENOUGH_BYTES = 1 << 18, ENOUGH_LARGE = 4 };
+ * longer wait lets so many buffers be alive at once that they push the weights out of the cache. Large ones 1 MiB at a
+ * time, but at least four, so that those that live for an operation or two seldom see two collections. */
+enum { LARGE = 1 << 16, ENOUGH_SMALL = 1 << 18, ENOUGH_LARGE = 1 << 20, FEW_LARGE = 4 };
 
 /* The block, and twice the handle, which its finalizer makes live for another cycle: of small arrays the latter is most,
  * and with nothing for it a collector in incremental mode falls behind without end. */
@@ -113,15 +113,15 @@ void bp_count_unseen(bp_state *s, const bp_array *array, int count) {
  * has doubled. It does not see that ours has. A full collection costs what the Lua heap is large, so arrays have to have
  * grown by as much: a heap that grows by itself is Lua's affair. */
 static void collect_old(lua_State *L, bp_state *s) {
-  const size_t slack = (size_t)16 << 20, heap = (size_t)lua_gc(L, LUA_GCCOUNT) << 10, *live = &s->cx.stats.bytes_live;
+  const size_t slack = (size_t)8 << 20, heap = (size_t)lua_gc(L, LUA_GCCOUNT) << 10, *live = &s->cx.stats.bytes_live;
   if (*live < s->least_live) s->least_live = *live;
-  if (*live < 2 * s->least_live + heap + slack) return;
+  if (*live < s->least_live + heap + slack) return;
   lua_gc(L, LUA_GCCOLLECT);
   s->least_live = *live;
 }
 
 void bp_report(lua_State *L, bp_state *s) {
-  if (s->small_bytes < ENOUGH_BYTES && s->large_count < ENOUGH_LARGE) return;
+  if (s->small_bytes < ENOUGH_SMALL && (s->large_count < FEW_LARGE || s->large_bytes < ENOUGH_LARGE)) return;
   if (lua_gc(L, LUA_GCISRUNNING) != 1) return; /* stopped, or inside a finalizer, where it says -1 to all: later */
   ptrdiff_t kilobytes = (s->small_bytes + s->large_bytes) >> 10;
   s->small_bytes = s->large_bytes = s->large_count = 0;
