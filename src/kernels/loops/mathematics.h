@@ -193,12 +193,36 @@ static inline circular our_circular(double x) {
 #define near_sin(x) sin(x)
 #define near_cos(x) cos(x)
 #else
-static inline real near_sin(real x) {
-  return SELECT(fabs(x) < C(0x1p-30), x, our_circular(x).sin); /* -0 too */
+/* The sine of r = x - k pi/2, which is from -pi/2 to pi/2, so that the sine alone serves: the series to r^21, where the
+ * next term is beyond the digits of 1; negated if `turns` is odd. */
+static inline double sine_of_rest(double x, double k, uint64_t turns) {
+  const double first = x - k * 0x1.921fb544p0, second = k * 0x1.0b4611a6p-34;
+  const double high = first - second, low = ((first - high) - second) - k * 0x1.3198a2e037073p-69;
+  const double z = high * high;
+  double s = 1.0 / 51090942171709440000.0;
+  s = 1.0 / 121645100408832000 - s * z;
+  s = 1.0 / 355687428096000 - s * z;
+  s = 1.0 / 1307674368000 - s * z;
+  s = 1.0 / 6227020800 - s * z;
+  s = 1.0 / 39916800 - s * z;
+  s = 1.0 / 362880 - s * z;
+  s = 1.0 / 5040 - s * z;
+  s = 1.0 / 120 - s * z;
+  s = 1.0 / 6 - s * z;
+  const double sine = high + (low * (1 - 0.5 * z) - high * z * s);
+  return real_of(bits_of(sine) ^ turns << 63);
 }
 
+/* x = k pi + r */
+static inline real near_sin(real x) {
+  const double shifted = x * 0x1.45f306dc9c883p-2 + ROUNDER, k = shifted - ROUNDER;
+  return SELECT(fabs(x) < C(0x1p-30), x, sine_of_rest(x, 2 * k, bits_of(shifted))); /* -0 too */
+}
+
+/* x = (k + 1/2) pi + r */
 static inline real near_cos(real x) {
-  return our_circular(x).cos;
+  const double shifted = (x * 0x1.45f306dc9c883p-2 - 0.5) + ROUNDER, k = shifted - ROUNDER;
+  return sine_of_rest(x, 2 * k + 1, bits_of(shifted) + 1);
 }
 #endif
 
