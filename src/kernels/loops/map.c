@@ -109,7 +109,7 @@ static bool all_near(size_t n, const void *xs, real reach) {
 
 /* Piece by piece, so that an element that is far does not hold up all of a long run. */
 #define FOR_PIECES(i, m) for (size_t i = 0, m; i < n && (m = n - i < PIECE ? n - i : PIECE, true); i += m)
-enum { PIECE = 256 };
+enum { PIECE = 1024 };
 
 #define GUARDED(name, reach, value, adjoint)                                                                       \
   UNARY_LOOPS(name##_near, value, adjoint, WHOLE IS_FAR(false), FINISH(name##_near), FINISH_ADJOINT(name##_near))  \
