@@ -65,41 +65,47 @@ static void gemv_transposed(size_t rows, size_t cols, const void *as, size_t str
   }
 }
 
-/* Rows 0 .. 3 of A += alpha u v'. */
-static void add_four_rows(size_t cols, double alpha, const real *u, const real *restrict v, real *restrict a,
-                          size_t stride) {
-  real *restrict b = a + stride, *restrict c = b + stride, *restrict d = c + stride;
-  const real u0 = C(alpha) * u[0], u1 = C(alpha) * u[1], u2 = C(alpha) * u[2], u3 = C(alpha) * u[3];
+/* Three rows of A, `distance` elements apart, += alpha u v'; the elements of u are as many rows apart. */
+static void add_three_rows(size_t cols, double alpha, const real *u, size_t rows, const real *restrict v,
+                           real *restrict a, size_t distance) {
+  real *restrict b = a + distance, *restrict c = b + distance;
+  const real u0 = C(alpha) * u[0], u1 = C(alpha) * u[rows], u2 = C(alpha) * u[2 * rows];
 #pragma omp simd
   for (size_t j = 0; j < cols; j++) {
     a[j] += u0 * v[j];
     b[j] += u1 * v[j];
     c[j] += u2 * v[j];
-    d[j] += u3 * v[j];
   }
 }
 
-/* Adding goes from the last row up: a matrix larger than the cache has its last rows there from the forward, and its
- * first ones after the update, where the next forward begins. Four rows at a time are a tenth faster than one where
- * there is reading and writing, and slower where there is writing only. */
+/* Adding goes the way of gemv backwards: of a matrix larger than the cache it finds there what the forward has read last,
+ * and leaves there what the next one begins with. */
+static void add_outer(size_t rows, size_t cols, double alpha, const real *u, const real *restrict v, real *a,
+                      size_t stride) {
+  const size_t third = rows / 3;
+  for (size_t i = rows; i-- > 3 * third;) {
+    real *restrict row = a + i * stride;
+    const real factor = C(alpha) * u[i];
+#pragma omp simd
+    for (size_t j = 0; j < cols; j++) row[j] += factor * v[j];
+  }
+  for (size_t i = third; i-- > 0;) add_three_rows(cols, alpha, u + i, third, v, a + i * stride, third * stride);
+}
+
+/* Writing goes row by row: several streams at a time are slower there. */
 static void outer(size_t rows, size_t cols, double alpha, const void *us, const void *vs, void *as, size_t stride,
                   bool accumulate) {
   const real *u = us;
   const real *restrict v = vs;
-  real *a = as;
-  size_t i = 0, left = rows;
-  for (; accumulate && left >= 4; left -= 4)
-    add_four_rows(cols, alpha, u + left - 4, v, a + (left - 4) * stride, stride);
-  for (; i < left; i++) {
-    real *restrict row = a + i * stride;
+  if (accumulate) {
+    add_outer(rows, cols, alpha, u, v, as, stride);
+    return;
+  }
+  for (size_t i = 0; i < rows; i++) {
+    real *restrict row = (real *)as + i * stride;
     const real factor = C(alpha) * u[i];
-    if (accumulate) {
 #pragma omp simd
-      for (size_t j = 0; j < cols; j++) row[j] += factor * v[j];
-    } else {
-#pragma omp simd
-      for (size_t j = 0; j < cols; j++) row[j] = factor * v[j];
-    }
+    for (size_t j = 0; j < cols; j++) row[j] = factor * v[j];
   }
 }
 
