@@ -111,11 +111,12 @@ void bp_count_unseen(bp_state *s, const bp_array *array, int count) {
 
 /* In generational mode an array that has seen two collections waits for a full one, which Lua makes when its own memory
  * has doubled. It does not see that ours has. A full collection costs what the Lua heap is large, so arrays have to have
- * grown by as much: a heap that grows by itself is Lua's affair. */
+ * grown by as much (in whole steps, so that the heap's small ups and downs do not show in what the process holds): a heap
+ * that grows by itself is Lua's affair. */
 static void collect_old(lua_State *L, bp_state *s) {
-  const size_t slack = (size_t)8 << 20, heap = (size_t)lua_gc(L, LUA_GCCOUNT) << 10, *live = &s->cx.stats.bytes_live;
+  const size_t step = (size_t)4 << 20, heap = (size_t)lua_gc(L, LUA_GCCOUNT) << 10, *live = &s->cx.stats.bytes_live;
   if (*live < s->least_live) s->least_live = *live;
-  if (*live < s->least_live + heap + slack) return;
+  if (*live < s->least_live + (heap / step + 2) * step) return;
   lua_gc(L, LUA_GCCOLLECT);
   s->least_live = *live;
 }
