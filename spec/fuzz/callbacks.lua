@@ -46,6 +46,11 @@ callbacks.good = {
   { needs = "matrix", "bp.op(function(m) return bp.sum(m * m), function(dz) local rows = m:shape() "
     .. "local e = bp.eye(rows, m:dtype()) kept = bp.matmul(e * dz, m) local g = bp.matmul(e, kept) "
     .. "bp.axpy(1, kept, g) return g end end)($a)" },
+  { needs = "matrix", "bp.op(function(m) return bp.matmul(m, bp.transpose(m)), function(dz) "
+    .. "local s = dz * 1 local t = bp.transpose(s) local g = bp.matmul(t, m) s:fill(9) kept = t "
+    .. "return bp.matmul(dz, m) + g end end)($a)" },
+  { needs = "matrix", "bp.op(function(m) return bp.transpose(m), function(dz) local _, columns = dz:shape() "
+    .. "kept = bp.transpose(dz) return bp.matmul(bp.eye(columns, dz:dtype()), kept) end end)($a)" },
   { needs = "matrix", "bp.op(function(m) return { m * 2, bp.sum(m) }, function(dz) local rows = m:shape() "
     .. "pcall(bp.sum, kept) return bp.matmul(bp.eye(rows, m:dtype()) * 2, dz[1]) + dz[2] end end)($a)[1]" },
   { needs = "any", "bp.iso(function(a, b) return { b, a } end, function(l) return l[2], l[1] end)($a, $b)[2]" },
