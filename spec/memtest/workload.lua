@@ -319,6 +319,19 @@ part("operations by hand", function()
       bp.optim.sgd{ lr = 0.1 }:minimize(f, q)
       return { g, q }
     end),
+    case("that writes to a factor which a step keeps", function()
+      local x = bp.vector{ 1, 2 }
+      local later = bp.op(function(s) return s * 1, function(d)
+        x:fill(9)
+        return d
+      end end)
+      local q = { w = bp.eye(2), s = 2.0 }
+      bp.optim.sgd{ lr = 0.5 }:minimize(function(r)
+        local s = later(r.s)
+        return bp.sum(bp.matmul(r.w, x)) * s
+      end, q)
+      return q
+    end),
     -- A finalizer, which runs where memory is short, has looked at the product and holds a row of it.
     case("whose product a finalizer finds", function()
       local found

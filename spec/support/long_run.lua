@@ -33,6 +33,12 @@ local kinds = {
     local z = bp.exp(bp.sigmoid(bp.slice(y, 1, 64) + 1) * 2)
     opt.last = z - bp.slice(y, 65, 128)
   end,
+  -- As a replay buffer keeps them: all grow old.
+  ["arrays that live for many steps"] = function(_, _, _, _, opt)
+    local queue = opt.queue
+    queue[#queue + 1] = bp.zeros(128, 128)
+    if #queue == 20 then table.remove(queue, 1) end
+  end,
   ["pullbacks that are never closed"] = function(net, loss, x, class) bp.vjp(loss, net, x, class) end,
 }
 
@@ -55,7 +61,7 @@ function long_run.run(name, mode, steps)
   collectgarbage(mode)
   local net, loss = long_run.network(2)
   local x = bp.vector{ 0.5, -0.5 }
-  local opt = { sgd = bp.optim.sgd{}, adam = bp.optim.adam{}, large = bp.zeros(128, 128) }
+  local opt = { sgd = bp.optim.sgd{}, adam = bp.optim.adam{}, large = bp.zeros(128, 128), queue = {} }
   local early, late, step = 0, 0, kinds[name]
   if name == "plain forward passes" then steps = steps * 20 end -- a pass is quick, and it takes so many to see growth
   for k = 1, steps do

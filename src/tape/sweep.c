@@ -576,20 +576,6 @@ void bp_sweep_complete(bp_tape *tape, bp_index leaf) {
 
 /* ---- results ----------------------------------------------------------------------------------------------------- */
 
-/* Multiplies the factors of a leaf out into its slot. */
-bp_status bp_sweep_multiply(bp_tape *tape, bp_index leaf) {
-  bp_slot *slot = &tape->slots[leaf];
-  bp_gradient d;
-  while (slot->factors != 0) {
-    bp_status status = destination(tape, leaf, &d);
-    if (status != BP_OK) return status;
-    const bp_pair *pair = &tape->pairs[slot->factors - 1];
-    bp_add_product(tape->cx, 1, &pair->factors, d.accumulate ? 1 : 0, &d.to);
-    slot->factors = pair->next;
-  }
-  return BP_OK;
-}
-
 bp_status bp_sweep_gradient(bp_tape *tape, bp_index leaf, bp_outcome *gradient) {
   bp_slot *slot = &tape->slots[leaf];
   const bp_node *node = &tape->nodes[leaf];
@@ -599,17 +585,15 @@ bp_status bp_sweep_gradient(bp_tape *tape, bp_index leaf, bp_outcome *gradient) 
     gradient->number = slot->state == BP_SLOT_EMPTY ? 0 : slot->number;
     return BP_OK;
   }
-  bp_status status = bp_sweep_multiply(tape, leaf);
-  if (status != BP_OK) return status;
   if (slot->state == BP_SLOT_EMPTY) {
-    status = provide(tape, leaf);
+    bp_status status = provide(tape, leaf);
     if (status != BP_OK) return status;
     slot->state = BP_SLOT_OWNED;
     bp_zero_fill(tape->cx, &slot->gradient);
   } else if (slot->state == BP_SLOT_SHARED && slot->gradient.buffer->references == 1 && into_of(tape, leaf) == NULL) {
     slot->state = BP_SLOT_OWNED;
   } else {
-    status = settle(tape, leaf);
+    bp_status status = settle(tape, leaf);
     if (status != BP_OK) return status;
   }
   gradient->array = slot->gradient;

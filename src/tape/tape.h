@@ -164,10 +164,9 @@ bp_status bp_sweep_seed(bp_tape *tape, bp_index index, const bp_array *cotangent
 void bp_sweep_seed_object(bp_tape *tape, bp_index index);
 /* Runs every backward rule that a cotangent reaches, last node first. `host` is handed to the rules. */
 bp_status bp_sweep_run(bp_tape *tape, void *host);
-/* The gradient of a leaf, with a reference of the caller's own, or written to where it was to go. */
+/* The gradient of a leaf, with a reference of the caller's own, or written to where it was to go. Of a sweep that keeps
+ * factors there is only the step below. */
 bp_status bp_sweep_gradient(bp_tape *tape, bp_index leaf, bp_outcome *gradient);
-/* Multiplies the factors of a leaf out into its slot. */
-bp_status bp_sweep_multiply(bp_tape *tape, bp_index leaf);
 /* Fills what windows have left out of a leaf's gradient with zeros. */
 void bp_sweep_complete(bp_tape *tape, bp_index leaf);
 /* Storage is about to be written: what is pending and depends on it is computed first, and what a sweep keeps as a factor
