@@ -5,6 +5,7 @@ package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
 local help = require "support.helpers"
 local process = require "support.process"
+local pullbacks = require "support.random_pullbacks"
 local c = require "c_rows"
 
 local same, raises = help.same, help.raises
@@ -410,6 +411,42 @@ describe("a product made by a pullback", function()
     bp.check_finite(false)
     assert(ok, gradient)
     same({ { 2, 6, 10 }, { -1, -3, -5 } }, gradient)
+  end)
+end)
+
+describe("a random pullback", function()
+  -- As numbers are, but for rounding: a product that is added to something is rounded once less.
+  local function agree(x, y)
+    if x == "given" or y == "given" then return true end
+    if type(x) == "number" and type(y) == "number" then
+      return x == y or x ~= x and y ~= y or math.abs(x - y) <= 1e-9 * math.max(1, math.abs(x))
+    elseif type(x) ~= "table" or type(y) ~= "table" then
+      return x == y
+    end
+    for key, part in pairs(x) do
+      if not agree(part, y[key]) then return false end
+    end
+    for key in pairs(y) do
+      if x[key] == nil then return false end
+    end
+    return true
+  end
+
+  local function at_once(x)
+    bp.sum(x)
+    return x
+  end
+
+  it("gives the same, whether or not its products and transposes wait", function()
+    for seed = 1, 600 do
+      math.randomseed(seed)
+      local program = pullbacks.random()
+      for way = 1, pullbacks.ways do
+        local expected = pullbacks.outcome(program, way, at_once)
+        local found = pullbacks.outcome(program, way, function(x) return x end)
+        assert(agree(expected, found), ("seed %d, way %d"):format(seed, way))
+      end
+    end
   end)
 end)
 
