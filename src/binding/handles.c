@@ -95,14 +95,8 @@ bp_handle *bp_push_handle(lua_State *L, bp_state *s) {
 
 /* What is worth a report. Small arrays 256 KiB at a time: a step of the collector for each costs more than it frees, and a
  * longer wait lets so many buffers be alive at once that they push the weights out of the cache. Large ones 1 MiB at a
- * time, but at least four, so that those that live for an operation or two seldom see two collections; of very large ones
- * 2 MiB are enough. */
+ * time, but at least four, so that those that live for an operation or two seldom see two collections. */
 enum { LARGE = 1 << 16, ENOUGH_SMALL = 1 << 18, ENOUGH_LARGE = 1 << 20, FEW_LARGE = 4 };
-
-static bool is_worth_a_report(const bp_state *s) {
-  return s->small_bytes >= ENOUGH_SMALL || s->large_bytes >= 2 * ENOUGH_LARGE ||
-         (s->large_bytes >= ENOUGH_LARGE && s->large_count >= FEW_LARGE);
-}
 
 /* The block, and twice the handle, which its finalizer makes live for another cycle: of small arrays the latter is most,
  * and with nothing for it a collector in incremental mode falls behind without end. */
@@ -128,7 +122,7 @@ static void collect_old(lua_State *L, bp_state *s) {
 }
 
 void bp_report(lua_State *L, bp_state *s) {
-  if (!is_worth_a_report(s)) return;
+  if (s->small_bytes < ENOUGH_SMALL && (s->large_count < FEW_LARGE || s->large_bytes < ENOUGH_LARGE)) return;
   if (lua_gc(L, LUA_GCISRUNNING) != 1) return; /* stopped, or inside a finalizer, where it says -1 to all: later */
   ptrdiff_t kilobytes = (s->small_bytes + s->large_bytes) >> 10;
   s->small_bytes = s->large_bytes = s->large_count = 0;
