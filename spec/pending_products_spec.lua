@@ -584,4 +584,21 @@ describe("a factor that is kept for a step", function()
     raises("changed in place by the host", function() bp.optim.sgd{ lr = 1 }:minimize(loss, params) end)
     same({ w = { { 1, 1, 1 }, { 1, 1, 1 } }, s = 2.0 }, params)
   end)
+
+  it("is changed by the host and then by the step, or in a pullback: the same error", function()
+    for _, write in ipairs{ function() end, function(v) v:fill(1) end } do
+      local v, w = bp.vector{ 1, 2, 3 }, bp.ones(2, 3)
+      local function loss(p)
+        local h = later(function()
+          c.double_in_place(v)
+          write(v)
+        end)(p.s)
+        return bp.sum(bp.matmul(p.w, p.v)) * h
+      end
+      raises("changed in place by the host", function()
+        bp.optim.sgd{ lr = 1 }:minimize(loss, { w = w, v = v, s = 2.0 })
+      end)
+      same(bp.ones(2, 3), w)
+    end
+  end)
 end)

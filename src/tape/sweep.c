@@ -11,6 +11,77 @@
 #include "../core/clock.h"
 #include "../core/pending.h"
 
+/* ---- factors that are kept ---------------------------------------------------------------------------------------- */
+
+static bp_status keep_factors(bp_tape *tape, bp_index leaf, const bp_factors *factors) {
+  bp_status status = bp_grow(tape->cx, (void **)&tape->pairs, &tape->pair_capacity, tape->pair_count + 1,
+                             sizeof *tape->pairs);
+  if (status != BP_OK) return status;
+  if (tape->pair_count == 0) {
+    tape->next_keeper = tape->cx->keepers;
+    tape->cx->keepers = tape;
+  }
+  tape->pairs[tape->pair_count++] = (bp_pair){*factors, factors->left.buffer->version, factors->right.buffer->version,
+                                              tape->slots[leaf].factors};
+  tape->slots[leaf].factors = (uint32_t)tape->pair_count;
+  bp_buffer_retain(factors->left.buffer);
+  bp_buffer_retain(factors->right.buffer);
+  return BP_OK;
+}
+
+static void drop_factors(bp_tape *tape) {
+  bp_tape **place = &tape->cx->keepers;
+  while (*place != tape) place = &(*place)->next_keeper;
+  *place = tape->next_keeper;
+  for (size_t k = tape->pair_count; k-- > 0;) {
+    bp_buffer_release(tape->cx, tape->pairs[k].factors.left.buffer);
+    bp_buffer_release(tape->cx, tape->pairs[k].factors.right.buffer);
+  }
+  tape->pair_count = 0;
+}
+
+/* Of all who write only the host does not say so before. */
+static bp_status check_factor(bp_context *cx, const bp_array *factor, uint32_t version) {
+  if (factor->buffer->version == version) return BP_OK;
+  return bp_fail(cx, "backprop: an array that the gradient is made of was changed in place by the host");
+}
+
+bp_status bp_sweep_check_factors(bp_tape *tape) {
+  bp_status status = BP_OK;
+  for (size_t k = 0; k < tape->pair_count && status == BP_OK; k++) {
+    const bp_pair *pair = &tape->pairs[k];
+    status = check_factor(tape->cx, &pair->factors.left, pair->left_version);
+    if (status == BP_OK) status = check_factor(tape->cx, &pair->factors.right, pair->right_version);
+  }
+  return status;
+}
+
+/* A factor that would be overwritten becomes an array of its own. */
+static bp_status save_factor(bp_context *cx, const bp_buffer *buffer, bp_array *factor, uint32_t *version) {
+  if (factor->buffer != buffer) return BP_OK;
+  bp_array clone = bp_shape_like(factor);
+  bp_status status = check_factor(cx, factor, *version);
+  if (status == BP_OK) status = bp_array_allocate(cx, &clone);
+  if (status != BP_OK) return status;
+  bp_axpby(cx, 1, factor, 0, &clone);
+  bp_buffer_release(cx, factor->buffer);
+  *factor = clone;
+  *version = clone.buffer->version;
+  return BP_OK;
+}
+
+bp_status bp_sweep_before_write(bp_context *cx, const bp_buffer *buffer) {
+  bp_status status = BP_OK;
+  bp_pending_compute_of(cx, buffer);
+  for (bp_tape *tape = cx->keepers; tape != NULL; tape = tape->next_keeper)
+    for (size_t k = 0; k < tape->pair_count && status == BP_OK; k++) {
+      bp_pair *pair = &tape->pairs[k];
+      status = save_factor(cx, buffer, &pair->factors.left, &pair->left_version);
+      if (status == BP_OK) status = save_factor(cx, buffer, &pair->factors.right, &pair->right_version);
+    }
+  return status;
+}
+
 /* ---- slots ------------------------------------------------------------------------------------------------------- */
 
 /* Nothing is allocated for bookkeeping once the sweep runs, but for factor pairs. */
@@ -45,20 +116,10 @@ static void empty(bp_context *cx, bp_slot *slot) {
   slot->state = BP_SLOT_EMPTY;
 }
 
-static void unlist(bp_tape *tape) {
-  bp_tape **place = &tape->cx->keepers;
-  while (*place != tape) place = &(*place)->next_keeper;
-  *place = tape->next_keeper;
-}
-
 void bp_sweep_end(bp_tape *tape) {
   for (size_t k = tape->slot_count; k-- > 0;) empty(tape->cx, &tape->slots[k]);
-  for (size_t k = tape->pair_count; k-- > 0;) {
-    bp_buffer_release(tape->cx, tape->pairs[k].factors.left.buffer);
-    bp_buffer_release(tape->cx, tape->pairs[k].factors.right.buffer);
-  }
-  if (tape->pair_count != 0) unlist(tape);
-  tape->slot_count = tape->pair_count = 0;
+  if (tape->pair_count != 0) drop_factors(tape);
+  tape->slot_count = 0;
 }
 
 static bp_array *into_of(bp_tape *tape, bp_index index) {
@@ -280,47 +341,6 @@ static bp_status add_aside(bp_tape *tape, bp_index input, bp_gradient *d) {
 static bool takes_factors(const bp_tape *tape, const bp_op *op, bp_index input) {
   const bp_node *node = &tape->nodes[input];
   return tape->deferring && (op->flags & BP_OP_PRODUCT) != 0 && node->kind == BP_NODE_LEAF && node->value.rank == 2;
-}
-
-static bp_status keep_factors(bp_tape *tape, bp_index leaf, const bp_factors *factors) {
-  bp_status status = bp_grow(tape->cx, (void **)&tape->pairs, &tape->pair_capacity, tape->pair_count + 1,
-                             sizeof *tape->pairs);
-  if (status != BP_OK) return status;
-  if (tape->pair_count == 0) {
-    tape->next_keeper = tape->cx->keepers;
-    tape->cx->keepers = tape;
-  }
-  tape->pairs[tape->pair_count++] = (bp_pair){*factors, factors->left.buffer->version, factors->right.buffer->version,
-                                              tape->slots[leaf].factors};
-  tape->slots[leaf].factors = (uint32_t)tape->pair_count;
-  bp_buffer_retain(factors->left.buffer);
-  bp_buffer_retain(factors->right.buffer);
-  return BP_OK;
-}
-
-/* A factor that would be overwritten becomes an array of its own. */
-static bp_status save(bp_context *cx, const bp_buffer *buffer, bp_array *factor, uint32_t *version) {
-  if (factor->buffer != buffer) return BP_OK;
-  bp_array clone = bp_shape_like(factor);
-  bp_status status = bp_array_allocate(cx, &clone);
-  if (status != BP_OK) return status;
-  bp_axpby(cx, 1, factor, 0, &clone);
-  bp_buffer_release(cx, factor->buffer);
-  *factor = clone;
-  *version = clone.buffer->version;
-  return BP_OK;
-}
-
-bp_status bp_sweep_before_write(bp_context *cx, const bp_buffer *buffer) {
-  bp_status status = BP_OK;
-  bp_pending_compute_of(cx, buffer);
-  for (bp_tape *tape = cx->keepers; tape != NULL; tape = tape->next_keeper)
-    for (size_t k = 0; k < tape->pair_count && status == BP_OK; k++) {
-      bp_pair *pair = &tape->pairs[k];
-      status = save(cx, buffer, &pair->factors.left, &pair->left_version);
-      if (status == BP_OK) status = save(cx, buffer, &pair->factors.right, &pair->right_version);
-    }
-  return status;
 }
 
 /* Hands out the destinations. */

@@ -10,19 +10,12 @@ static bool is_repeated(const bp_tape *tape, bp_index leaf) {
 }
 
 bp_status bp_update_prepare(bp_tape *tape) {
-  bp_context *cx = tape->cx;
   for (bp_index leaf = 0; leaf < tape->leaf_count; leaf++) {
     const bp_buffer *buffer = tape->nodes[leaf].value.buffer;
-    bp_status status = buffer == NULL ? BP_OK : bp_sweep_before_write(cx, buffer);
+    bp_status status = buffer == NULL ? BP_OK : bp_sweep_before_write(tape->cx, buffer);
     if (status != BP_OK) return status;
   }
-  for (size_t k = 0; k < tape->pair_count; k++) {
-    const bp_pair *pair = &tape->pairs[k];
-    if (pair->factors.left.buffer->version != pair->left_version ||
-        pair->factors.right.buffer->version != pair->right_version)
-      return bp_fail(cx, "backprop: an array that the gradient is made of was changed in place by the host");
-  }
-  return BP_OK;
+  return bp_sweep_check_factors(tape);
 }
 
 double bp_updated_number(const bp_tape *tape, bp_index leaf, double decay, double rate) {
