@@ -148,17 +148,25 @@ static inline real our_log(real x) {
 /* Up to here by the functions below, beyond by libm: the integer k must have few enough bits. */
 #define CIRCULAR_NEAR C(0x1p17)
 
-/* In double for both dtypes. */
+/* What is left of x after k quarters of a turn: x = k pi/2 + high + low. In double for both dtypes. */
+typedef struct angle {
+  double high, low;
+} angle;
+
+static inline angle angle_left(double x, double k) {
+  const double first = x - k * 0x1.921fb544p0, second = k * 0x1.0b4611a6p-34, high = first - second;
+  return (angle){high, ((first - high) - second) - k * 0x1.3198a2e037073p-69};
+}
+
 typedef struct circular {
   double sin, cos;
 } circular;
 
-/* x = k pi/2 + high + low, and from sine and cosine of the rest those of x. */
+/* From sine and cosine of an angle of at most pi/4 those of x. */
 static inline circular our_circular(double x) {
   const double rounder = 0x1.8p52, shifted = x * 0x1.45f306dc9c883p-1 + rounder, k = shifted - rounder;
-  const double first = x - k * 0x1.921fb544p0, second = k * 0x1.0b4611a6p-34;
-  const double high = first - second, low = ((first - high) - second) - k * 0x1.3198a2e037073p-69;
-  const double z = high * high;
+  const angle r = angle_left(x, k);
+  const double high = r.high, low = r.low, z = high * high;
   double s = 1.0 / 355687428096000, c = 1.0 / 20922789888000;
   s = 1.0 / 1307674368000 - s * z;
   c = 1.0 / 87178291200 - c * z;
@@ -193,12 +201,10 @@ static inline circular our_circular(double x) {
 #define near_sin(x) sin(x)
 #define near_cos(x) cos(x)
 #else
-/* The sine of r = x - k pi/2, which is from -pi/2 to pi/2, so that the sine alone serves: the series to r^21, where the
- * next term is beyond the digits of 1; negated if `turns` is odd. */
-static inline double sine_of_rest(double x, double k, uint64_t turns) {
-  const double first = x - k * 0x1.921fb544p0, second = k * 0x1.0b4611a6p-34;
-  const double high = first - second, low = ((first - high) - second) - k * 0x1.3198a2e037073p-69;
-  const double z = high * high;
+/* The sine of an angle from -pi/2 to pi/2, so that one series serves: to the 21st power, where the next term is beyond the
+ * digits of 1; negated if `turns` is odd. */
+static inline double sine_of_angle(angle r, uint64_t turns) {
+  const double high = r.high, low = r.low, z = high * high;
   double s = 1.0 / 51090942171709440000.0;
   s = 1.0 / 121645100408832000 - s * z;
   s = 1.0 / 355687428096000 - s * z;
@@ -216,13 +222,13 @@ static inline double sine_of_rest(double x, double k, uint64_t turns) {
 /* x = k pi + r */
 static inline real near_sin(real x) {
   const double shifted = x * 0x1.45f306dc9c883p-2 + ROUNDER, k = shifted - ROUNDER;
-  return SELECT(fabs(x) < C(0x1p-30), x, sine_of_rest(x, 2 * k, bits_of(shifted))); /* -0 too */
+  return SELECT(fabs(x) < C(0x1p-30), x, sine_of_angle(angle_left(x, 2 * k), bits_of(shifted))); /* -0 too */
 }
 
 /* x = (k + 1/2) pi + r */
 static inline real near_cos(real x) {
   const double shifted = (x * 0x1.45f306dc9c883p-2 - 0.5) + ROUNDER, k = shifted - ROUNDER;
-  return sine_of_rest(x, 2 * k + 1, bits_of(shifted) + 1);
+  return sine_of_angle(angle_left(x, 2 * k + 1), bits_of(shifted) + 1);
 }
 #endif
 
