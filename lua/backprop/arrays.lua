@@ -141,8 +141,8 @@ core.set_functions {
 }
 
 -- Parameters that are tracked: the row takes plain numbers only, so that no gradient is lost without a word; these are
--- the same functions written in operations that have one. They agree with the row down to
--- the sign of a zero: of two zeros maximum and minimum give their second argument, so x stands second.
+-- the same functions written in operations that have one. They agree with the row down to the sign of a zero: of two
+-- zeros maximum and minimum give their second argument, so x stands second.
 
 -- A tracked number as a plain one; what else it may be is for the row to refuse.
 local function plain_number(x)

@@ -183,9 +183,9 @@ static void check_flat_gradients(lua_State *L, bp_state *s, const bp_sweep_call 
   }
 }
 
-/* Runs protected. A gradient that is zero is nil, or false in a list of the Lua side's. An error leaves the cotangents alive,
- * read-only, in storage that the sweep has done with; and counts of arrays, with which one that is returned once more is
- * copied instead of taken. */
+/* Runs protected. A gradient that is zero is nil, or false in a list of the Lua side's. An error leaves two things behind:
+ * the cotangents, alive and read-only, in storage that the sweep has done with; and counts of arrays, with which one that
+ * is returned once more is copied instead of taken. */
 static int run_pullback(lua_State *L) {
   const bp_sweep_call *sweep = lua_touserdata(L, 1);
   bp_tape *tape = sweep->tape;
@@ -196,7 +196,7 @@ static int run_pullback(lua_State *L) {
   const bp_leaves cotangents = {.first = COTANGENTS, .list = flat ? 0 : COTANGENTS};
   bp_push_box_table(L, (bp_box *)tape);
   int failed = flat ? call_flat_pullback(L, s, sweep) : call_pullback(L, s, sweep);
-  s->cx.products_wait = false; /* nothing that runs while gradients are given waits */
+  s->cx.matrices_wait = false; /* nothing that runs while gradients are given waits */
   if (failed == LUA_OK) {
     if (flat) check_flat_gradients(L, s, sweep);
     bp_sweep_before_giving(tape);
@@ -218,17 +218,17 @@ static int run_pullback(lua_State *L) {
   return lua_error(L);
 }
 
-/* Products wait while the pullback runs; those that it has not given away are multiplied then (see core/pending.h). */
+/* Matrices wait while the pullback runs (see core/pending.h). */
 bp_status bp_custom_backward(bp_call *call) {
   lua_State *L = call->host;
   bp_context *cx = call->cx;
-  const bool before = cx->products_wait;
+  const bool before = cx->matrices_wait;
   if (!lua_checkstack(L, 8)) return BP_NOMEM;
-  cx->products_wait = !cx->timing; /* a profile shows a product where it was asked for */
+  cx->matrices_wait = !cx->timing; /* a profile shows a product where it was asked for */
   lua_pushcfunction(L, run_pullback);
   lua_pushlightuserdata(L, call);
   bool fine = lua_pcall(L, 1, 0, 0) == LUA_OK;
   bp_pending_compute_products(cx);
-  cx->products_wait = before;
+  cx->matrices_wait = before;
   return fine ? BP_OK : BP_RAISED;
 }

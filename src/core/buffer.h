@@ -23,7 +23,7 @@ struct bp_buffer {
   bool exposed; /* the host has its address, and may write there at any time */
   uint32_t references;
   uint32_t version;
-  uint32_t pending;          /* its place among the pending products, else 0 */
+  uint32_t pending;          /* its place among the pending matrices, else 0 */
   bp_buffer *next;           /* in the pool: freed before this one */
   void *block;               /* what the allocator gave; the buffer stands inside it, aligned */
   const bp_loan *loan;       /* of a borrowed buffer, else NULL */

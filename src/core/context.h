@@ -39,7 +39,7 @@ struct bp_context {
   const struct bp_loops *loops[2]; /* the kernels of the processor's SIMD level, by dtype */
   bool check_finite;               /* the first operation that makes a NaN or inf is an error */
   bool timing;                     /* every node notes what its rules took */
-  bool products_wait;              /* a pullback runs: what it multiplies may be wanted as factors */
+  bool matrices_wait;              /* a pullback runs: see pending.h */
   uint32_t pending_count;
   bp_pending pending[BP_MAX_PENDING];
   struct bp_tape *keepers; /* sweeps that keep factors, to be multiplied at the end */

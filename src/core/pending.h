@@ -14,8 +14,8 @@
 
 #include "context.h"
 
-/* Of a transpose `left` is what it is the transpose of, and there is no `right`. */
-static inline bool bp_is_transpose(const bp_factors *factors) {
+/* What waits is a transpose: `left` is what it is the transpose of, and there is no `right`. */
+static inline bool bp_has_one_factor(const bp_factors *factors) {
   return factors->right.buffer == NULL;
 }
 

@@ -38,7 +38,7 @@ void bp_add_product(bp_context *cx, double alpha, const bp_factors *f, double be
 
 static void compute(bp_context *cx, bp_array to) {
   bp_factors factors = bp_pending_take(cx, to.buffer);
-  if (bp_is_transpose(&factors))
+  if (bp_has_one_factor(&factors))
     bp_transpose(cx, &factors.left, &(bp_gradient){.to = to});
   else
     bp_add_product(cx, 1, &factors, 0, &to);
@@ -52,7 +52,7 @@ void bp_pending_compute(bp_context *cx, const bp_array *x) {
 
 void bp_pending_compute_products(bp_context *cx) {
   for (uint32_t k = cx->pending_count; k-- > 0;)
-    if (!bp_is_transpose(&cx->pending[k].factors)) compute(cx, cx->pending[k].to);
+    if (!bp_has_one_factor(&cx->pending[k].factors)) compute(cx, cx->pending[k].to);
 }
 
 void bp_pending_compute_of(bp_context *cx, const bp_buffer *buffer) {

@@ -216,7 +216,7 @@ static bp_status transpose_forward(bp_call *call) {
   return BP_OK;
 }
 
-bool bp_is_transposition(const bp_call *call) {
+bool bp_is_transpose(const bp_call *call) {
   return call->op->forward == transpose_forward;
 }
 

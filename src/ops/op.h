@@ -67,7 +67,7 @@ bool bp_is_softmax(const bp_op *op);
 /* Whether the result of a call is the product of its two inputs, and a matrix. */
 bool bp_is_product(const bp_call *call);
 /* Whether it is the transpose of its input. */
-bool bp_is_transposition(const bp_call *call);
+bool bp_is_transpose(const bp_call *call);
 
 #define FAMILY(name) const bp_family bp_##name##_family = {"src/ops/" #name ".c", rows, sizeof rows / sizeof rows[0]}
 

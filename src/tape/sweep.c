@@ -572,7 +572,7 @@ bp_status bp_sweep_give_product(bp_tape *tape, bp_index input, const bp_array *p
   *taken = false;
   if (!bp_is_pending(cx, product)) return BP_OK; /* finalizers have looked at it */
   const bp_factors *factors = bp_pending_factors(cx, product->buffer);
-  if (bp_is_transpose(factors)) return BP_OK;
+  if (bp_has_one_factor(factors)) return BP_OK;
   if (tape->deferring && node->kind == BP_NODE_LEAF) {
     status = keep_factors(tape, input, factors);
   } else {

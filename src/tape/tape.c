@@ -233,7 +233,7 @@ static bp_status check_results(bp_call *call) {
 
 /* An operand of a product, to be read as it stands; for a transpose that waits, what that is the transpose of. */
 static bp_array factor_of(bp_context *cx, const bp_array *x, bool *transposed) {
-  *transposed = bp_is_pending(cx, x) && bp_is_transpose(bp_pending_factors(cx, x->buffer));
+  *transposed = bp_is_pending(cx, x) && bp_has_one_factor(bp_pending_factors(cx, x->buffer));
   if (*transposed) return bp_pending_factors(cx, x->buffer)->left;
   bp_pending_compute(cx, x);
   return *x;
@@ -245,7 +245,7 @@ static bool waits(bp_call *call) {
   bp_context *cx = call->cx;
   bp_factors factors = {.right.buffer = NULL};
   const bool product = bp_is_product(call);
-  if (!product && !bp_is_transposition(call)) return false;
+  if (!product && !bp_is_transpose(call)) return false;
   if (cx->pending_count == BP_MAX_PENDING) bp_pending_compute_of(cx, cx->pending[0].to.buffer);
   if (product) {
     factors.left = factor_of(cx, &call->input[0], &factors.left_transposed);
@@ -359,7 +359,7 @@ static bp_status apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operan
   for (size_t k = 0; k < call.result_count; k++) results[k] = bp_shape_number();
   int64_t start = cx->timing ? bp_clock() : 0;
   bool check_finite = tape == NULL ? cx->check_finite : tape->check_finite;
-  bool may_wait = cx->products_wait && tape == NULL && !check_finite;
+  bool may_wait = cx->matrices_wait && tape == NULL && !check_finite;
   bp_status status = compute(&call, numbers, check_finite, may_wait);
   if (status != BP_OK) return status;
   if (!is_recorded(tape, op)) return give_out(&call, outcomes), BP_OK;
