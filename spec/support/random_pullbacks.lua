@@ -1,4 +1,4 @@
--- Pullbacks of random steps on six matrices (2 x 2, so that everything fits), for spec/pending_products_spec.lua: what
+-- Pullbacks of random steps on six matrices (2 x 2, so that everything fits), for spec/pending_spec.lua: what
 -- they return, keep and change must not depend on whether every matrix is looked at as soon as it is made.
 
 local bp = require "backprop"
