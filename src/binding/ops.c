@@ -45,8 +45,9 @@ typedef struct parameter {
   char name[16];
 } parameter;
 
-/* A registered operation. */
+/* A registered operation: upvalue 1 of its functions. */
 typedef struct entry {
+  bp_state *state;
   const bp_op *op;
   const char *source;
   char name[64]; /* as users see it */
@@ -348,8 +349,20 @@ static bool read_again(lua_State *L, bp_state *s, const entry *e, int readings) 
   return true;
 }
 
+/* A value that is none: of an operator perhaps a record, which has its own say. */
+static __attribute__((cold)) int refuse(lua_State *L, bp_state *s, const entry *e, int index, bool is_operator) {
+  int other = lua_istable(L, 1) ? 1 : lua_istable(L, 2) ? 2 : 0;
+  if (is_operator && other != 0 && luaL_getmetafield(L, other, lua_tostring(L, lua_upvalueindex(2))) != LUA_TNIL) {
+    lua_insert(L, 1);
+    lua_settop(L, 1 + e->count);
+    lua_call(L, e->count, 1);
+    return 1;
+  }
+  return wrong(L, s, e, index, &e->parameters[index - 1]);
+}
+
 /* One result of values only. */
-static int call_plain(lua_State *L, bp_state *s, const entry *e) {
+static int call_plain(lua_State *L, bp_state *s, const entry *e, bool is_operator) {
   const bp_op *op = e->op;
   arguments a;
   bp_outcome outcome;
@@ -362,7 +375,7 @@ static int call_plain(lua_State *L, bp_state *s, const entry *e) {
     a.box = NULL;
     for (int k = 0; k < e->count; k++)
       if (!bp_read_pending(L, s, k + 1, e->name, &a.operands, (size_t)k, &a.box))
-        wrong(L, s, e, k + 1, &e->parameters[k]);
+        return refuse(L, s, e, k + 1, is_operator);
     tape = a.box == NULL ? NULL : &a.box->tape;
     if (handle == NULL && may_give_arrays(e, &a)) {
       bp_report(L, s);
@@ -387,7 +400,6 @@ static int call_plain(lua_State *L, bp_state *s, const entry *e) {
 }
 
 static int call(lua_State *L, bp_state *s, const entry *e, int given) {
-  if (e->plain && given == e->count) return call_plain(L, s, e);
   const bp_op *op = e->op;
   bp_outcome outcomes[BP_MAX_RESULTS];
   arguments a;
@@ -437,24 +449,16 @@ static int call(lua_State *L, bp_state *s, const entry *e, int given) {
 }
 
 static int call_op(lua_State *L) {
-  return call(L, bp_state_of(L), lua_touserdata(L, lua_upvalueindex(2)), lua_gettop(L));
+  const entry *e = lua_touserdata(L, lua_upvalueindex(1));
+  int given = lua_gettop(L);
+  return e->plain && given == e->count ? call_plain(L, e->state, e, false) : call(L, e->state, e, given);
 }
 
-/* An arithmetic metamethod: Lua gives a unary one its operand twice, and a record on one side has its own say. */
+/* An arithmetic metamethod. Lua gives a unary one its operand twice. */
 static int call_operator(lua_State *L) {
-  bp_state *s = bp_state_of(L);
-  const entry *e = lua_touserdata(L, lua_upvalueindex(2));
-  if (e->count == 1) {
-    lua_settop(L, 1);
-  } else {
-    int other = lua_istable(L, 1) ? 1 : lua_istable(L, 2) ? 2 : 0;
-    if (other != 0 && luaL_getmetafield(L, other, lua_tostring(L, lua_upvalueindex(3))) != LUA_TNIL) {
-      lua_insert(L, 1);
-      lua_call(L, 2, 1);
-      return 1;
-    }
-  }
-  return call(L, s, e, e->count);
+  const entry *e = lua_touserdata(L, lua_upvalueindex(1));
+  if (e->count == 1) lua_settop(L, 1);
+  return call_plain(L, e->state, e, true);
 }
 
 /* ---- registration ------------------------------------------------------------------------------------------------ */
@@ -462,9 +466,8 @@ static int call_operator(lua_State *L) {
 void bp_push_op(lua_State *L, bp_state *s, const bp_op *op, const char *source) {
   if (op->name == NULL || op->signature == NULL || op->shape == NULL || op->forward == NULL)
     bp_raise(L, s, "backprop: an operation needs a name, a signature, shape and forward");
-  lua_pushlightuserdata(L, s);
   entry *e = lua_newuserdatauv(L, sizeof *e, 0);
-  *e = (entry){.op = op, .source = source};
+  *e = (entry){.state = s, .op = op, .source = source};
   size_t length = strlen(op->name);
   const char *prefix = strchr(op->name, '.') == NULL ? "bp." : "";
   if (length + strlen(prefix) >= sizeof e->name || !read_signature(e))
@@ -475,7 +478,7 @@ void bp_push_op(lua_State *L, bp_state *s, const bp_op *op, const char *source) 
   lua_pushvalue(L, -2);
   lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1); /* keeps the entry, and lists it */
   lua_pop(L, 1);
-  lua_pushcclosure(L, call_op, 2);
+  lua_pushcclosure(L, call_op, 1);
 }
 
 static void set_text(lua_State *L, const char *key, const char *text) {
@@ -518,13 +521,12 @@ static int list_rows(lua_State *L) {
   return 1;
 }
 
-static void set_operator(lua_State *L, bp_state *s, int metatable, const char *event, const char *name) {
+static void set_operator(lua_State *L, int metatable, const char *event, const char *name) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, metatable);
-  lua_getfield(L, -2, name); /* the operation's function, whose second upvalue is its entry */
-  lua_pushlightuserdata(L, s);
-  lua_getupvalue(L, -2, 2);
+  lua_getfield(L, -2, name); /* the operation's function, whose upvalue is its entry */
+  lua_getupvalue(L, -1, 1);
   lua_pushstring(L, event);
-  lua_pushcclosure(L, call_operator, 3);
+  lua_pushcclosure(L, call_operator, 2);
   lua_setfield(L, -3, event);
   lua_pop(L, 2);
 }
@@ -543,8 +545,8 @@ void bp_open_ops(lua_State *L, bp_state *s) {
       lua_setfield(L, -2, op->name);
     }
   for (size_t k = 0; k < sizeof operators / sizeof operators[0]; k++) {
-    set_operator(L, s, s->array_metatable, operators[k].event, operators[k].name);
-    set_operator(L, s, s->variable_metatable, operators[k].event, operators[k].name);
+    set_operator(L, s->array_metatable, operators[k].event, operators[k].name);
+    set_operator(L, s->variable_metatable, operators[k].event, operators[k].name);
   }
   static const luaL_Reg functions[] = {{"rows", list_rows}, {NULL, NULL}};
   bp_set_functions(L, s, functions);

@@ -301,10 +301,15 @@ static void pass_on(bp_tape *tape, bp_call *call, const bp_index *inputs) {
   }
 }
 
+/* Nobody else has the array of a complete slot; those it was shared with may have let go. */
+static bool is_sole_owner(const bp_slot *slot) {
+  return slot->state != BP_SLOT_EMPTY && slot->gradient.buffer != NULL && slot->gradient.buffer->references == 1;
+}
+
 /* The cotangent's own storage becomes the destination of the last input, if nobody else has it. */
 static bool hand_down(bp_tape *tape, const bp_slot *from, bp_index input, bp_gradient *d) {
   const bp_array *value = &tape->nodes[input].value, *g = &from->gradient;
-  if (from->state != BP_SLOT_OWNED || g->rank == 0 || g->buffer->references != 1) return false;
+  if (!is_sole_owner(from)) return false;
   if (!bp_same_shape(value, g) || value->dtype != g->dtype || !is_empty(tape, input)) return false;
   bp_slot *to = &tape->slots[input];
   share(to, g);
@@ -395,10 +400,12 @@ static bp_status check_versions(bp_tape *tape, bp_index first, size_t result_cou
 
 /* The logarithm of a softmax that nothing else uses: g - sum(g) p is the adjoint of both together, finite also where the
  * softmax has underflowed to 0 and the logarithm's own slope is infinite. */
-static bool is_log_of_softmax(const bp_tape *tape, const bp_call *call, const bp_index *inputs) {
-  const bp_node *inner = &tape->nodes[inputs[0]];
-  return bp_is_log(call->op) && inner->op != NULL && bp_is_softmax(inner->op) && inner->uses == 1 &&
-         inner->root == inputs[0] && tape->slots[inputs[0]].state == BP_SLOT_EMPTY;
+static bool is_log_of_softmax(const bp_tape *tape, const bp_node *node) {
+  if (!bp_is_log(node->op)) return false;
+  const bp_index input = node->input[0];
+  const bp_node *inner = &tape->nodes[input];
+  return inner->op != NULL && bp_is_softmax(inner->op) && inner->uses == 1 &&
+         inner->root == input && tape->slots[input].state == BP_SLOT_EMPTY;
 }
 
 static bp_status run_log_of_softmax(bp_tape *tape, bp_call *call, const bp_index *inputs) {
@@ -408,32 +415,6 @@ static bp_status run_log_of_softmax(bp_tape *tape, bp_call *call, const bp_index
   if (status == BP_OK) status = destination(tape, x, &d);
   if (status == BP_OK) bp_log_softmax_adjoint(tape->cx, call->cotangent, call->result, &d);
   return status;
-}
-
-/* ---- formulas on numbers ----------------------------------------------------------------------------------------- */
-
-static void contribute_number(bp_tape *tape, bp_index index, double value) {
-  bp_slot *slot = &tape->slots[index];
-  if (slot->state == BP_SLOT_EMPTY) {
-    slot->state = BP_SLOT_OWNED;
-    slot->number = value;
-  } else {
-    tape->cx->stats.additions++;
-    slot->number += value;
-  }
-}
-
-/* A number has a slot of its own, nothing to be changed in place and nothing to be handed down. */
-static void run_formula(bp_tape *tape, bp_index index) {
-  static const double none[2] = {0, 0};
-  const bp_node *nodes = tape->nodes, *node = &nodes[index];
-  const bp_number_rule *rule = bp_formula_of(node->op)->numbers;
-  const double *parameters = node->attributes == 0 ? none : tape->attributes[node->attributes - 1].number;
-  const bp_index first = node->input[0], last = node->input[node->input_count - 1];
-  const double g = tape->slots[index].number, x = nodes[first].number, y = nodes[last].number, z = node->number;
-  if (nodes[first].needs) contribute_number(tape, first, rule->adjoint[0](g, x, y, z, parameters));
-  if (node->input_count == 2 && nodes[last].needs)
-    contribute_number(tape, last, rule->adjoint[1](g, x, y, z, parameters));
 }
 
 /* ---- a whole call ------------------------------------------------------------------------------------------------ */
@@ -462,12 +443,10 @@ static bp_status run_row(bp_tape *tape, bp_call *call, const bp_index *inputs, b
   call->gradient = tape->gradients;
   call->result = results;
   call->cotangent = cotangents;
-  if (call->input_count == 1 && is_log_of_softmax(tape, call, inputs)) return run_log_of_softmax(tape, call, inputs);
+  if (is_log_of_softmax(tape, &tape->nodes[first])) return run_log_of_softmax(tape, call, inputs);
   if (call->op->passes != 0) pass_on(tape, call, inputs);
   bp_status status = prepare(tape, call, inputs, first, factors);
-  const bp_slot *slot = &tape->slots[first];
-  call->cotangent_free = slot->state == BP_SLOT_OWNED && slot->gradient.buffer != NULL &&
-                         slot->gradient.buffer->references == 1;
+  call->cotangent_free = is_sole_owner(&tape->slots[first]);
   if (status == BP_OK) status = call->op->backward(call);
   return finish(tape, call, inputs, status);
 }
@@ -489,10 +468,8 @@ static bp_status check_slots(bp_tape *tape, bp_call *call, const bp_index *input
   return BP_OK;
 }
 
-static bp_status visit(bp_tape *tape, bp_index first, size_t result_count, void *host) {
+static __attribute__((noinline)) bp_status run_call(bp_tape *tape, bp_index first, size_t result_count, void *host) {
   const bp_node *node = &tape->nodes[first];
-  if ((node->op->flags & BP_OP_FORMULA) != 0 && node->value.rank == 0 && !tape->cx->timing && !tape->check_finite)
-    return run_formula(tape, first), BP_OK;
   static const bp_attributes none = {.index_buffer = NULL};
   bp_sweep_call sweep = {.tape = tape, .first = first, .inputs = bp_node_inputs(tape, node)};
   bp_call *call = &sweep.call;
@@ -511,6 +488,16 @@ static bp_status visit(bp_tape *tape, bp_index first, size_t result_count, void 
   if (tape->cx->timing) tape->nodes[first].backward = (float)(bp_clock() - start);
   if (status == BP_OK && tape->check_finite) status = check_slots(tape, call, sweep.inputs);
   return status;
+}
+
+/* The short way, or the general one. */
+static inline bp_status visit(bp_tape *tape, bp_index first, size_t result_count, void *host) {
+  const bp_node *node = &tape->nodes[first];
+  bp_status status;
+  if ((node->op->flags & BP_OP_FORMULA) != 0 && !tape->cx->timing && !tape->check_finite &&
+      !is_log_of_softmax(tape, node) && bp_formula_sweep(tape, first, &status))
+    return status;
+  return run_call(tape, first, result_count, host);
 }
 
 /* The values of operations whose turn is over are needed no more, unless the tape is kept: the storage is free for the

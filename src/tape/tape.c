@@ -68,7 +68,7 @@ static bp_status reserve(bp_tape *tape, size_t nodes, size_t inputs) {
 
 /* ---- nodes: room has been reserved ------------------------------------------------------------------------------- */
 
-static bp_index add_node(bp_tape *tape, bp_node_kind kind, const bp_array *value) {
+static inline bp_index add_node(bp_tape *tape, bp_node_kind kind, const bp_array *value) {
   bp_index index = (bp_index)tape->node_count++;
   bp_node *node = &tape->nodes[index];
   node->op = NULL;
@@ -202,6 +202,28 @@ bp_status bp_tape_record(bp_tape *tape, const bp_op *op, const bp_operands *oper
   return BP_OK;
 }
 
+bp_status bp_tape_record_simple(bp_tape *tape, const bp_op *op, const bp_operands *operands,
+                                const bp_attributes *attributes, const bp_array *result, bp_index *index) {
+  bp_index inputs[2] = {0};
+  bp_status status = reserve(tape, 3, 2);
+  if (status != BP_OK) return status;
+  for (size_t k = 0; k < operands->count; k++) {
+    bp_index node = operands->node[k];
+    inputs[k] = node != BP_NONE ? node : add_node(tape, BP_NODE_CONSTANT, &operands->array[k]);
+    tape->nodes[inputs[k]].uses++;
+  }
+  *index = add_node(tape, BP_NODE_RESULT, result);
+  bp_node *node = &tape->nodes[*index];
+  node->op = op;
+  node->attributes = attributes == NULL ? 0 : add_attributes(tape, attributes);
+  node->input_count = (uint32_t)operands->count;
+  node->input[0] = inputs[0];
+  node->input[1] = inputs[1];
+  if (operands->count > tape->most_inputs) tape->most_inputs = operands->count;
+  tape->cx->stats.nodes++;
+  return BP_OK;
+}
+
 /* ---- applying ---------------------------------------------------------------------------------------------------- */
 
 static bool is_strided(const bp_array *x) {
@@ -325,25 +347,6 @@ static bool is_recorded(const bp_tape *tape, const bp_op *op) {
   return tape != NULL && op->backward != NULL;
 }
 
-/* A formula on numbers alone. */
-static bp_status apply_formula(bp_tape *tape, const bp_op *op, const bp_operands *operands,
-                               const bp_attributes *attributes, bp_outcome *outcome) {
-  static const double none[2] = {0, 0};
-  const double *parameters = attributes == NULL ? none : attributes->number, *number = operands->number;
-  outcome->node = BP_NONE;
-  outcome->array.rank = 0;
-  outcome->number = bp_formula_of(op)->numbers->value(number[0], number[operands->count - 1], parameters);
-  if (!is_recorded(tape, op)) return BP_OK;
-  bp_array result = bp_number_at(&outcome->number);
-  return bp_tape_record(tape, op, operands, attributes, &result, NULL, 1, &outcome->node);
-}
-
-static bool are_numbers(const bp_operands *operands) {
-  for (size_t k = 0; k < operands->count; k++)
-    if (operands->array[k].rank != 0) return false;
-  return true;
-}
-
 static bp_status apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operands *operands, bp_attributes *attributes,
                        bp_outcome *outcomes) {
   bp_attributes none;
@@ -402,13 +405,15 @@ static bool has_strided(const bp_operands *operands) {
 
 bp_status bp_apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operands *operands, bp_attributes *attributes,
                    bp_outcome *outcomes) {
-  bool watched = cx->timing || (tape == NULL ? cx->check_finite : tape->check_finite);
-  if ((op->flags & BP_OP_FORMULA) != 0 && are_numbers(operands) && !watched)
-    return apply_formula(tape, op, operands, attributes, outcomes);
   for (size_t k = 0; k < operands->count && tape != NULL; k++) {
     if (operands->node[k] == BP_NONE || !bp_node_is_changed(&tape->nodes[operands->node[k]])) continue;
     return bp_node_check(tape, operands->node[k], op);
   }
+  bool watched = cx->timing || (tape == NULL ? cx->check_finite : tape->check_finite);
+  bp_status status;
+  if ((op->flags & BP_OP_FORMULA) != 0 && !watched &&
+      bp_formula_apply(cx, tape, op, operands, attributes, outcomes, &status))
+    return status;
   if ((op->flags & BP_OP_CONTIGUOUS) != 0 && has_strided(operands))
     return apply_contiguous(cx, tape, op, operands, attributes, outcomes);
   return apply(cx, tape, op, operands, attributes, outcomes);

@@ -141,6 +141,10 @@ bp_status bp_apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operands *
 bp_status bp_tape_record(bp_tape *tape, const bp_op *op, const bp_operands *operands, const bp_attributes *attributes,
                          const bp_array *results, const bool *objects, size_t result_count, bp_index *first);
 
+/* The same for one result, which is no view, of at most two operands. */
+bp_status bp_tape_record_simple(bp_tape *tape, const bp_op *op, const bp_operands *operands,
+                                const bp_attributes *attributes, const bp_array *result, bp_index *index);
+
 /* A node's value; a number's data points into the tape and is good until something is recorded. */
 bp_array bp_node_value(bp_tape *tape, bp_index index);
 
@@ -154,6 +158,15 @@ bp_status bp_node_check(bp_tape *tape, bp_index index, const bp_op *used_by);
 static inline const bp_index *bp_node_inputs(const bp_tape *tape, const bp_node *node) {
   return node->input_count <= 3 ? node->input : &tape->inputs[node->input[0]];
 }
+
+/* ---- formulas.c ---- */
+
+/* A formula whose result is a number, or has the shape of an operand beside which the other is of the same or a number:
+ * false where it has not, and then nothing has been done. */
+bool bp_formula_apply(bp_context *cx, bp_tape *tape, const bp_op *op, const bp_operands *operands,
+                      const bp_attributes *attributes, bp_outcome *outcome, bp_status *status);
+/* The same for its backward rule, when a cotangent has reached it. */
+bool bp_formula_sweep(bp_tape *tape, bp_index index, bp_status *status);
 
 /* ---- sweep.c ---- */
 

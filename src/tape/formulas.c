@@ -1,0 +1,204 @@
+/* Formulas the short way. Most of what is recorded is an element-wise formula (ops/op.h) on numbers alone, or on arrays of
+ * one shape and numbers beside them. Such a call needs no shape rule, no windows, nothing set aside, and never fails but for
+ * memory, so that it goes straight from the operands to the loops, and back. It does what the general way does, bit for bit;
+ * what does not fit is left to that, and so is everything while a profile or a check for NaN watches. */
+#include "tape.h"
+
+/* ---- numbers ------------------------------------------------------------------------------------------------------ */
+
+static bool are_numbers(const bp_operands *operands) {
+  return operands->array[0].rank == 0 && operands->array[operands->count - 1].rank == 0;
+}
+
+static const double *parameters_of(const bp_attributes *attributes) {
+  static const double none[2] = {0, 0};
+  return attributes == NULL ? none : attributes->number;
+}
+
+static void apply_to_numbers(const bp_op *op, const bp_operands *operands, const bp_attributes *attributes,
+                             bp_outcome *outcome) {
+  const double *number = operands->number;
+  outcome->array = bp_number_at(&outcome->number);
+  outcome->number = bp_formula_of(op)->numbers->value(number[0], number[operands->count - 1], parameters_of(attributes));
+}
+
+static void contribute_number(bp_tape *tape, bp_index index, double value) {
+  bp_slot *slot = &tape->slots[index];
+  if (slot->state == BP_SLOT_EMPTY) {
+    slot->state = BP_SLOT_OWNED;
+    slot->number = value;
+  } else {
+    tape->cx->stats.additions++;
+    slot->number += value;
+  }
+}
+
+static const double *parameters_of_node(const bp_tape *tape, const bp_node *node) {
+  return parameters_of(node->attributes == 0 ? NULL : &tape->attributes[node->attributes - 1]);
+}
+
+/* A number has a slot of its own, nothing to be changed in place and nothing to be handed down. */
+static void sweep_numbers(bp_tape *tape, bp_index index) {
+  const bp_node *nodes = tape->nodes, *node = &nodes[index];
+  const bp_number_rule *rule = bp_formula_of(node->op)->numbers;
+  const double *parameters = parameters_of_node(tape, node);
+  const bp_index first = node->input[0], last = node->input[node->input_count - 1];
+  const double g = tape->slots[index].number, x = nodes[first].number, y = nodes[last].number, z = node->number;
+  if (nodes[first].needs) contribute_number(tape, first, rule->adjoint[0](g, x, y, z, parameters));
+  if (node->input_count == 2 && nodes[last].needs)
+    contribute_number(tape, last, rule->adjoint[1](g, x, y, z, parameters));
+}
+
+/* ---- arrays ------------------------------------------------------------------------------------------------------- */
+
+static bool is_like(const bp_array *x, const bp_array *y) {
+  return x->rank == y->rank && x->rows == y->rows && x->cols == y->cols && x->dtype == y->dtype;
+}
+
+/* The operand whose shape the result has; NULL if a vector is to be repeated, or something does not fit. */
+static const bp_array *shaping(const bp_operands *operands) {
+  const bp_array *x = &operands->array[0], *y = &operands->array[operands->count - 1];
+  if (x == y || y->rank == 0) return x;
+  return x->rank == 0 || is_like(x, y) ? y : NULL;
+}
+
+static bp_status apply_to_arrays(bp_context *cx, const bp_op *op, const bp_operands *operands,
+                                 const bp_attributes *attributes, const bp_array *like, bp_array *result) {
+  const size_t loop = bp_formula_of(op)->loop;
+  *result = bp_shape_like(like);
+  if (bp_array_allocate(cx, result) != BP_OK) return BP_NOMEM;
+  for (size_t k = 0; k < operands->count && cx->pending_count != 0; k++) bp_pending_compute(cx, &operands->array[k]);
+  if (operands->count == 1)
+    bp_map_unary(cx, loop, parameters_of(attributes), &operands->array[0], result);
+  else
+    bp_map_binary(cx, loop, &operands->array[0], &operands->array[1], result);
+  return BP_OK;
+}
+
+/* One operand of a formula in the sweep. A number's array is made here: a node's own has no place that stays. */
+typedef struct side {
+  const bp_node *node;
+  bp_slot *slot;
+  const bp_array *value;
+  bp_array number;
+} side;
+
+static void read_side(const bp_tape *tape, bp_index input, side *s) {
+  s->node = &tape->nodes[input];
+  s->slot = &tape->slots[input];
+  s->value = &s->node->value;
+  if (s->value->rank != 0) return;
+  s->number = bp_number_at((double *)(uintptr_t)&s->node->number);
+  s->value = &s->number;
+}
+
+/* Whether what an input gets can simply be written, or added, where its gradient is; and none has been changed in place. */
+static bool is_simple(const bp_tape *tape, bp_index input, const side *s, const bp_array *result, bool unread) {
+  if (s->value->rank == 0) return true;
+  if (!unread && bp_node_is_changed(s->node)) return false;
+  if (!s->node->needs) return true;
+  if (s->node->root != input || !is_like(s->value, result)) return false;
+  return s->slot->state == BP_SLOT_OWNED || (s->slot->state == BP_SLOT_EMPTY && input >= tape->into_count);
+}
+
+/* The array of a slot goes over to another, which is empty. */
+static void hand_over(bp_slot *from, bp_slot *to) {
+  to->gradient = from->gradient;
+  to->state = from->gradient.buffer->references == 1 ? BP_SLOT_OWNED : BP_SLOT_SHARED;
+  from->gradient.buffer = NULL;
+  from->state = BP_SLOT_EMPTY;
+}
+
+/* An empty slot gets the cotangent as it is; the last one gets it from the result's slot. */
+static void pass(bp_slot *from, bp_slot *to, bool last) {
+  if (last) {
+    hand_over(from, to);
+    return;
+  }
+  to->gradient = from->gradient;
+  to->state = BP_SLOT_SHARED;
+  bp_buffer_retain(to->gradient.buffer);
+}
+
+/* Where an input's contribution goes: for the last one the cotangent's own storage will do, if nobody else has it. */
+static bp_status open_slot(bp_context *cx, bp_slot *from, const side *s, bool last, bp_gradient *d) {
+  bp_slot *slot = s->slot;
+  d->accumulate = slot->state != BP_SLOT_EMPTY;
+  if (s->value->rank == 0) {
+    d->to = bp_number_at(&slot->number);
+    slot->state = BP_SLOT_OWNED;
+    return BP_OK;
+  }
+  if (!d->accumulate && last && from->gradient.buffer->references == 1) {
+    hand_over(from, slot);
+  } else if (!d->accumulate) {
+    slot->gradient = bp_shape_like(s->value);
+    if (bp_array_allocate(cx, &slot->gradient) != BP_OK) return BP_NOMEM;
+    slot->state = BP_SLOT_OWNED;
+  }
+  d->to = slot->gradient;
+  return BP_OK;
+}
+
+static bool sweep_arrays(bp_tape *tape, bp_index index, bp_status *status) {
+  const bp_node *node = &tape->nodes[index];
+  const bp_op *op = node->op;
+  const bp_index *input = node->input;
+  const size_t count = node->input_count;
+  const bool unread = (op->flags & BP_OP_VALUES_UNREAD) != 0;
+  bp_slot *slot = &tape->slots[index];
+  side sides[2];
+  if (slot->state == BP_SLOT_PARTIAL || (!unread && bp_node_is_changed(node))) return false;
+  /* Of f(x, x) the second would find what the first has shared. */
+  if (op->passes != 0 && input[0] == input[count - 1]) return false;
+  size_t last = 0;
+  for (size_t k = 0; k < count; k++) {
+    read_side(tape, input[k], &sides[k]);
+    if (!is_simple(tape, input[k], &sides[k], &node->value, unread)) return false;
+    if (sides[k].node->needs) last = k + 1;
+  }
+  const size_t loop = bp_formula_of(op)->loop;
+  const bp_array g = slot->gradient;
+  for (size_t k = 0; k < last; k++) {
+    const side *s = &sides[k];
+    bp_gradient d;
+    if (!s->node->needs) continue;
+    if ((op->passes >> k & 1) != 0 && s->slot->state == BP_SLOT_EMPTY && s->value->rank != 0) {
+      pass(slot, s->slot, k + 1 == last);
+      continue;
+    }
+    *status = open_slot(tape->cx, slot, s, k + 1 == last, &d);
+    if (*status != BP_OK) return true;
+    if (count == 1)
+      bp_map_unary_adjoint(tape->cx, loop, parameters_of_node(tape, node), &g, s->value, &node->value, &d);
+    else
+      bp_map_binary_adjoint(tape->cx, loop, (int)k, &g, sides[0].value, sides[1].value, &node->value, &d);
+  }
+  return true;
+}
+
+/* ---- for the tape and the sweep ----------------------------------------------------------------------------------- */
+
+bool bp_formula_apply(bp_context *cx, bp_tape *tape, const bp_op *op, const bp_operands *operands,
+                      const bp_attributes *attributes, bp_outcome *outcome, bp_status *status) {
+  outcome->node = BP_NONE;
+  if (are_numbers(operands)) {
+    apply_to_numbers(op, operands, attributes, outcome);
+    *status = BP_OK;
+  } else {
+    const bp_array *like = shaping(operands);
+    if (like == NULL) return false;
+    *status = apply_to_arrays(cx, op, operands, attributes, like, &outcome->array);
+  }
+  if (tape == NULL || op->backward == NULL || *status != BP_OK) return true;
+  *status = bp_tape_record_simple(tape, op, operands, attributes, &outcome->array, &outcome->node);
+  bp_buffer_release(cx, outcome->array.buffer);
+  return true;
+}
+
+bool bp_formula_sweep(bp_tape *tape, bp_index index, bp_status *status) {
+  *status = BP_OK;
+  if (tape->nodes[index].value.rank != 0) return sweep_arrays(tape, index, status);
+  sweep_numbers(tape, index);
+  return true;
+}
