@@ -3,24 +3,12 @@
 
 #include <stdio.h>
 
-bp_array bp_shape_number(void) {
-  return (bp_array){.rows = 1, .cols = 1, .stride = 1, .rank = 0, .dtype = BP_F64};
-}
-
 bp_array bp_shape_vector(size_t n, bp_dtype dtype) {
   return (bp_array){.rows = n, .cols = 1, .stride = 1, .rank = 1, .dtype = (uint8_t)dtype};
 }
 
 bp_array bp_shape_matrix(size_t rows, size_t cols, bp_dtype dtype) {
   return (bp_array){.rows = rows, .cols = cols, .stride = cols, .rank = 2, .dtype = (uint8_t)dtype};
-}
-
-bp_array bp_shape_like(const bp_array *array) {
-  bp_array shape = *array;
-  shape.data = NULL;
-  shape.buffer = NULL;
-  shape.stride = shape.cols;
-  return shape;
 }
 
 double bp_load(const bp_array *array, size_t i, size_t j) {
@@ -34,12 +22,6 @@ void bp_store(const bp_array *array, size_t i, size_t j, double value) {
     *(double *)place = value;
   else
     *(float *)place = (float)value;
-}
-
-bp_array bp_number_at(double *place) {
-  bp_array number = bp_shape_number();
-  number.data = place;
-  return number;
 }
 
 bp_status bp_array_allocate(bp_context *cx, bp_array *array) {

@@ -9,10 +9,17 @@
 #define BP_MAX_ELEMENTS ((size_t)INT32_MAX)
 
 /* Shapes without storage. */
-bp_array bp_shape_number(void);
+static inline bp_array bp_shape_number(void) {
+  return (bp_array){.rows = 1, .cols = 1, .stride = 1, .rank = 0, .dtype = BP_F64};
+}
+
+static inline bp_array bp_shape_like(const bp_array *array) {
+  return (bp_array){.rows = array->rows, .cols = array->cols, .stride = array->cols, .rank = array->rank,
+                    .dtype = array->dtype};
+}
+
 bp_array bp_shape_vector(size_t n, bp_dtype dtype);
 bp_array bp_shape_matrix(size_t rows, size_t cols, bp_dtype dtype);
-bp_array bp_shape_like(const bp_array *array);
 
 static inline size_t bp_element_size(bp_dtype dtype) {
   return dtype == BP_F64 ? sizeof(double) : sizeof(float);
@@ -39,7 +46,11 @@ double bp_load(const bp_array *array, size_t i, size_t j);
 void bp_store(const bp_array *array, size_t i, size_t j, double value);
 
 /* A number standing at `place`, which the caller keeps alive. */
-bp_array bp_number_at(double *place);
+static inline bp_array bp_number_at(double *place) {
+  bp_array number = bp_shape_number();
+  number.data = place;
+  return number;
+}
 
 /* Gives a shaped array storage of its own: contiguous, not filled. */
 bp_status bp_array_allocate(bp_context *cx, bp_array *array);

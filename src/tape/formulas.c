@@ -192,7 +192,7 @@ bool bp_formula_apply(bp_context *cx, bp_tape *tape, const bp_op *op, const bp_o
   }
   if (tape == NULL || op->backward == NULL || *status != BP_OK) return true;
   *status = bp_tape_record_simple(tape, op, operands, attributes, &outcome->array, &outcome->node);
-  bp_buffer_release(cx, outcome->array.buffer);
+  if (*status != BP_OK) bp_buffer_release(cx, outcome->array.buffer);
   return true;
 }
 

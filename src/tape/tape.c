@@ -213,6 +213,7 @@ bp_status bp_tape_record_simple(bp_tape *tape, const bp_op *op, const bp_operand
     tape->nodes[inputs[k]].uses++;
   }
   *index = add_node(tape, BP_NODE_RESULT, result);
+  if (result->buffer != NULL) result->buffer->references--;
   bp_node *node = &tape->nodes[*index];
   node->op = op;
   node->attributes = attributes == NULL ? 0 : add_attributes(tape, attributes);

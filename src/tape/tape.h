@@ -141,7 +141,7 @@ bp_status bp_apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operands *
 bp_status bp_tape_record(bp_tape *tape, const bp_op *op, const bp_operands *operands, const bp_attributes *attributes,
                          const bp_array *results, const bool *objects, size_t result_count, bp_index *first);
 
-/* The same for one result, which is no view, of at most two operands. */
+/* The same for one result, which is no view, of at most two operands. Takes the result's reference, unless it fails. */
 bp_status bp_tape_record_simple(bp_tape *tape, const bp_op *op, const bp_operands *operands,
                                 const bp_attributes *attributes, const bp_array *result, bp_index *index);
 
