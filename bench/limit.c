@@ -16,6 +16,9 @@ __attribute__((simd("notinbranch"))) float expf(float);
 #endif
 
 #include <cblas.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
@@ -28,10 +31,14 @@ __attribute__((simd("notinbranch"))) float expf(float);
 #define EXP exp_inline
 #define LOG log
 #define GEMM cblas_dgemm
+#define REDUCE _mm512_reduce_add_pd
+#define LOAD_REST(mask, from) _mm512_maskz_loadu_pd((__mmask8)(mask), from)
 #include "limit_body.h"
 #undef REAL
 #undef NAME
 #undef GEMM
+#undef REDUCE
+#undef LOAD_REST
 #undef EXP
 #undef LOG
 
@@ -40,4 +47,6 @@ __attribute__((simd("notinbranch"))) float expf(float);
 #define EXP expf
 #define LOG logf
 #define GEMM cblas_sgemm
+#define REDUCE _mm512_reduce_add_ps
+#define LOAD_REST(mask, from) _mm512_maskz_loadu_ps((__mmask16)(mask), from)
 #include "limit_body.h"

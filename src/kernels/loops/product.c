@@ -1,47 +1,84 @@
 /* Products of a matrix and one vector as plain loops at the speed of memory: at batch 1 they beat BLAS calls, whose
  * preparations cost more than the arithmetic. Several rows go together so that each element of the vector that is read
  * or written serves them all. Nothing is skipped where a factor is 0: 0 times NaN is NaN. */
-#include "real.h"
+#include "rest.h"
 
-/* The dot products of three rows, `distance` elements apart, with x. */
-static void three_dots(size_t cols, const real *restrict a, size_t distance, const real *restrict x, real *dots) {
-  const real *restrict b = a + distance, *restrict c = b + distance;
-  real s0 = 0, s1 = 0, s2 = 0;
-#pragma omp simd reduction(+ : s0, s1, s2)
-  for (size_t j = 0; j < cols; j++) {
-    s0 += a[j] * x[j];
-    s1 += b[j] * x[j];
-    s2 += c[j] * x[j];
+/* ---- rows in groups ----------------------------------------------------------------------------------------------- */
+
+/* Rows that go together. In f64 one from each third of the matrix: memory is read in three long streams, which the
+ * processor fetches ahead better than more and shorter ones. In f32 four that follow each other: half as large, a matrix
+ * is more often in the second cache. */
+enum { GROUP = BP_DTYPE_F32 ? 4 : 3 };
+
+static inline size_t first_of_group(size_t i) {
+  return BP_DTYPE_F32 ? i * GROUP : i;
+}
+
+static inline size_t rows_between(size_t rows) {
+  return BP_DTYPE_F32 ? 1 : rows / GROUP;
+}
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+/* ---- y = A x ------------------------------------------------------------------------------------------------------ */
+
+typedef real vector __attribute__((vector_size(LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
+
+/* By halves: one after the other, the additions would take longer than a row of some hundred elements. */
+static inline real sum_of(vector v) {
+#ifdef __AVX512F__
+  return OF_512(reduce_add)(v);
+#else
+  union {
+    vector all;
+    real each[LANES];
+  } u = {.all = v};
+  for (size_t half = LANES / 2; half > 0; half /= 2)
+    for (size_t k = 0; k < half; k++) u.each[k] += u.each[k + half];
+  return u.each[0];
+#endif
+}
+
+/* The dot products of so many rows, `distance` elements apart, with x: what is read of x serves them all. */
+ALWAYS_INLINE void dots(size_t count, size_t cols, const real *a, size_t distance, const real *x, real *result) {
+  vector sums[GROUP] = {{0}};
+  const size_t rest = cols & (LANES - 1), whole = cols - rest;
+  for (size_t j = 0; j < whole; j += LANES) {
+    const vector v = *(const vector *)(x + j);
+    for (size_t k = 0; k < count; k++) sums[k] += *(const vector *)(a + k * distance + j) * v;
   }
-  dots[0] = s0, dots[1] = s1, dots[2] = s2;
+  if (rest > 0) {
+    real v[LANES], w[LANES];
+    load_rest(rest, x + whole, v, 0);
+    for (size_t k = 0; k < count; k++) {
+      load_rest(rest, a + k * distance + whole, w, 0);
+      sums[k] += *(const vector *)w * *(const vector *)v;
+    }
+  }
+  for (size_t k = 0; k < count; k++) result[k] = sum_of(sums[k]);
 }
 
-static real one_dot(size_t cols, const real *restrict a, const real *restrict x) {
-  real s = 0;
-#pragma omp simd reduction(+ : s)
-  for (size_t j = 0; j < cols; j++) s += a[j] * x[j];
-  return s;
-}
-
-/* A row from each third of the matrix at a time: x is read once for three, and memory in three long streams, which the
- * processor fetches ahead better than more and shorter ones. */
 static void gemv(size_t rows, size_t cols, const void *as, size_t stride, const void *x, void *ys, bool accumulate) {
   const real *a = as;
   real *y = ys;
-  const size_t third = rows / 3;
-  for (size_t i = 0; i < third; i++) {
-    real dots[3];
-    three_dots(cols, a + i * stride, third * stride, x, dots);
-    for (size_t k = 0; k < 3; k++) {
-      real *place = &y[k * third + i];
-      *place = accumulate ? *place + dots[k] : dots[k];
+  const size_t groups = rows / GROUP, between = rows_between(rows);
+  for (size_t i = 0; i < groups; i++) {
+    const size_t first = first_of_group(i);
+    real sums[GROUP];
+    dots(GROUP, cols, a + first * stride, between * stride, x, sums);
+    for (size_t k = 0; k < GROUP; k++) {
+      real *place = &y[first + k * between];
+      *place = accumulate ? *place + sums[k] : sums[k];
     }
   }
-  for (size_t i = 3 * third; i < rows; i++) {
-    real s = one_dot(cols, a + i * stride, x);
-    y[i] = accumulate ? y[i] + s : s;
+  for (size_t i = groups * GROUP; i < rows; i++) {
+    real sum;
+    dots(1, cols, a + i * stride, 0, x, &sum);
+    y[i] = accumulate ? y[i] + sum : sum;
   }
 }
+
+/* ---- y = A' x ----------------------------------------------------------------------------------------------------- */
 
 static void gemv_transposed(size_t rows, size_t cols, const void *as, size_t stride, const void *xs, void *ys,
                             bool accumulate) {
@@ -65,31 +102,28 @@ static void gemv_transposed(size_t rows, size_t cols, const void *as, size_t str
   }
 }
 
-/* Three rows of A, `distance` elements apart, += alpha u v'; the elements of u are as many rows apart. */
-static void add_three_rows(size_t cols, double alpha, const real *u, size_t rows, const real *restrict v,
-                           real *restrict a, size_t distance) {
-  real *restrict b = a + distance, *restrict c = b + distance;
-  const real u0 = C(alpha) * u[0], u1 = C(alpha) * u[rows], u2 = C(alpha) * u[2 * rows];
+/* ---- A = alpha u v' ----------------------------------------------------------------------------------------------- */
+
+/* So many rows of A, `distance` elements apart, += alpha u v'; the elements of u are `between` apart. */
+ALWAYS_INLINE void add_rows(size_t count, size_t cols, double alpha, const real *u, size_t between,
+                            const real *restrict v, real *a, size_t distance) {
+  real factor[GROUP];
+  for (size_t k = 0; k < count; k++) factor[k] = C(alpha) * u[k * between];
 #pragma omp simd
-  for (size_t j = 0; j < cols; j++) {
-    a[j] += u0 * v[j];
-    b[j] += u1 * v[j];
-    c[j] += u2 * v[j];
-  }
+  for (size_t j = 0; j < cols; j++)
+    for (size_t k = 0; k < count; k++) a[k * distance + j] += factor[k] * v[j];
 }
 
 /* Adding goes the way of gemv backwards: of a matrix larger than the cache it finds there what the forward has read last,
  * and leaves there what the next one begins with. */
 static void add_outer(size_t rows, size_t cols, double alpha, const real *u, const real *restrict v, real *a,
                       size_t stride) {
-  const size_t third = rows / 3;
-  for (size_t i = rows; i-- > 3 * third;) {
-    real *restrict row = a + i * stride;
-    const real factor = C(alpha) * u[i];
-#pragma omp simd
-    for (size_t j = 0; j < cols; j++) row[j] += factor * v[j];
+  const size_t groups = rows / GROUP, between = rows_between(rows);
+  for (size_t i = rows; i-- > groups * GROUP;) add_rows(1, cols, alpha, u + i, 0, v, a + i * stride, 0);
+  for (size_t i = groups; i-- > 0;) {
+    const size_t first = first_of_group(i);
+    add_rows(GROUP, cols, alpha, u + first, between, v, a + first * stride, between * stride);
   }
-  for (size_t i = third; i-- > 0;) add_three_rows(cols, alpha, u + i, third, v, a + i * stride, third * stride);
 }
 
 /* Writing goes row by row: several streams at a time are slower there. */
@@ -108,6 +142,8 @@ static void outer(size_t rows, size_t cols, double alpha, const void *us, const 
     for (size_t j = 0; j < cols; j++) row[j] = factor * v[j];
   }
 }
+
+/* ---- D = A' ------------------------------------------------------------------------------------------------------- */
 
 /* In square blocks, so that both sides stay in the cache. */
 static void transpose(size_t rows, size_t cols, const void *as, size_t a_stride, void *ds, size_t d_stride,
