@@ -14,8 +14,8 @@ static inline bp_array bp_shape_number(void) {
 }
 
 static inline bp_array bp_shape_like(const bp_array *array) {
-  return (bp_array){.rows = array->rows, .cols = array->cols, .stride = array->cols, .rank = array->rank,
-                    .dtype = array->dtype};
+  return (bp_array){
+      .rows = array->rows, .cols = array->cols, .stride = array->cols, .rank = array->rank, .dtype = array->dtype};
 }
 
 bp_array bp_shape_vector(size_t n, bp_dtype dtype);

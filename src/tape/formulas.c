@@ -19,7 +19,8 @@ static void apply_to_numbers(const bp_op *op, const bp_operands *operands, const
                              bp_outcome *outcome) {
   const double *number = operands->number;
   outcome->array = bp_number_at(&outcome->number);
-  outcome->number = bp_formula_of(op)->numbers->value(number[0], number[operands->count - 1], parameters_of(attributes));
+  outcome->number = bp_formula_of(op)->numbers->value(number[0], number[operands->count - 1],
+                                                      parameters_of(attributes));
 }
 
 static void contribute_number(bp_tape *tape, bp_index index, double value) {

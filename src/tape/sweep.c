@@ -404,8 +404,8 @@ static bool is_log_of_softmax(const bp_tape *tape, const bp_node *node) {
   if (!bp_is_log(node->op)) return false;
   const bp_index input = node->input[0];
   const bp_node *inner = &tape->nodes[input];
-  return inner->op != NULL && bp_is_softmax(inner->op) && inner->uses == 1 &&
-         inner->root == input && tape->slots[input].state == BP_SLOT_EMPTY;
+  return inner->op != NULL && bp_is_softmax(inner->op) && inner->uses == 1 && inner->root == input &&
+         tape->slots[input].state == BP_SLOT_EMPTY;
 }
 
 static bp_status run_log_of_softmax(bp_tape *tape, bp_call *call, const bp_index *inputs) {

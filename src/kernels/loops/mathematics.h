@@ -61,8 +61,8 @@ static inline exponential reduce_exp(real x, real less) {
   const real shifted = x * C(0x1.71547652b82fep0) + ROUNDER, k = shifted - ROUNDER;
   const real r = x - k * C(0x1.62e42feep-1) - k * C(0x1.a39ef35793c76p-33) - less, z = r * r;
   const real even = C(0x1.000000000000ap-1) +
-                    z * (C(0x1.555555555087cp-5) +
-                         z * (C(0x1.6c16c1842a126p-10) + z * (C(0x1.a0199a0c66195p-16) + z * C(0x1.28ad72cd4ab37p-22))));
+                    z * (C(0x1.555555555087cp-5) + z * (C(0x1.6c16c1842a126p-10) +
+                                                        z * (C(0x1.a0199a0c66195p-16) + z * C(0x1.28ad72cd4ab37p-22))));
   const real odd = C(0x1.55555555554fap-3) +
                    z * (C(0x1.1111111127be5p-7) +
                         z * (C(0x1.a01a012a57b5ep-13) + z * (C(0x1.71df255235e0bp-19) + z * C(0x1.ad7f6f0e24922p-26))));
