@@ -174,6 +174,30 @@ describe("an element-wise formula, the short way,", function()
     same({ 1, 2, 3 }, x)
   end)
 
+  it("P02: adds nothing to what others share", function()
+    for _, f in ipairs{ function(a, b) return (a + a) + b end, function(a, b) return b + (a + a) end } do
+      local ga, gb = bp.grad(f, { wrt = { 1, 2 } })(bp.vector{ 1, 2, 3 }, bp.vector{ 4, 5, 6 })
+      same({ 2, 2, 2 }, ga)
+      same({ 1, 1, 1 }, gb)
+    end
+  end)
+
+  it("gets zeros where windows of its result leave parts of the cotangent out", function()
+    for _, f in ipairs{ bp.neg, bp.square, function(a) return a + 0 end } do
+      bp.release(bp.full(help.nan, 7)) -- the storage that is used next
+      local g = bp.grad(function(a) return bp.sum(bp.slice(f(a), 2, 3)) end)(bp.ones(7))
+      local slope = f == bp.neg and -1 or f == bp.square and 2 or 1
+      same({ 0, slope, slope, 0, 0, 0, 0 }, g)
+    end
+  end)
+
+  it("P30: does not mix dtypes or shapes", function()
+    for _, y in ipairs{ bp.ones(3, "f32"), bp.ones(4), bp.ones(3, 1) } do
+      raises("bp.add", bp.add, bp.ones(3), y)
+      raises("bp.mul", bp.grad(bp.mul), bp.ones(3), y)
+    end
+  end)
+
   it("P04: leaves the cotangent as it is, and what was returned before", function()
     for _, f in ipairs{ function(a, b) return a + b end, function(a, b) return a - b end,
       function(a, b) return a * b end, function(a) return bp.sin(a) end } do
