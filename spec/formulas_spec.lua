@@ -1,6 +1,6 @@
--- Element-wise formulas go a short way through the tape (src/tape/formulas.c), except where a check for NaN watches: then
--- the general one, which is the witness here. Both must agree in every bit and in all that bp.stats counts. (Not numbers
--- alone: for them the general way has the loops for arrays, whose last bits may be others.)
+-- Element-wise formulas go a short way through the tape (src/tape/formulas.c), except where a check for NaN watches:
+-- then the general one, which is the witness here. Both must agree in every bit and in all that bp.stats counts. (Not
+-- numbers alone: for them the general way has the loops for arrays, whose last bits may be others.)
 
 package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
@@ -163,7 +163,8 @@ describe("an element-wise formula, the short way,", function()
 
   it("gives each operand a gradient of its own", function()
     local x, y = bp.vector{ 1, 2, 3 }, bp.vector{ 4, 5, 6 }
-    local gx, gy, gz = bp.grad(function(a, b, c) return bp.sum((a + b) + (c - b) + a) end, { wrt = { 1, 2, 3 } })(x, y, x)
+    local function f(a, b, z) return bp.sum((a + b) + (z - b) + a) end
+    local gx, gy, gz = bp.grad(f, { wrt = { 1, 2, 3 } })(x, y, x)
     same({ 2, 2, 2 }, gx)
     same({ 0, 0, 0 }, gy)
     same({ 1, 1, 1 }, gz)
@@ -235,7 +236,9 @@ describe("an element-wise formula, the short way,", function()
   end)
 
   it("leaves what the gradients go into to the general way", function()
-    for _, f in ipairs{ bp.sin, function(a) return a + a end, function(a) return a * 2 end, function(a) return -a + 0 end } do
+    local functions = { bp.sin, function(a) return a + a end, function(a) return a * 2 end,
+      function(a) return -a + 0 end }
+    for _, f in ipairs(functions) do
       local into = bp.full(help.nan, 3)
       local wide = bp.full(help.nan, 2, 6)
       local g = bp.grad(f)(bp.vector{ 1, 2, 3 })
