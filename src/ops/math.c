@@ -101,3 +101,7 @@ size_t bp_activation_loop(int64_t number) {
 bool bp_is_log(const bp_op *op) {
   return op->forward == unary_forward && bp_formula_of(op)->loop == BP_LOOP(log);
 }
+
+bool bp_is_square(const bp_op *op) {
+  return op->forward == unary_forward && bp_formula_of(op)->loop == BP_LOOP(square);
+}

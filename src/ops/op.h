@@ -62,7 +62,11 @@ size_t bp_activation_loop(int64_t number);
 
 /* For the patterns that the sweep recognises. */
 bool bp_is_log(const bp_op *op);
+bool bp_is_square(const bp_op *op);
+bool bp_is_mul(const bp_op *op);
 bool bp_is_softmax(const bp_op *op);
+/* What each element of x counts in the sum or the mean of all; 0 for other operations. */
+double bp_weight_in_sum(const bp_op *op, const bp_array *x);
 
 /* Whether the result of a call is the product of its two inputs, and a matrix. */
 bool bp_is_product(const bp_call *call);

@@ -120,3 +120,9 @@ static const bp_op rows[] = {
 };
 
 FAMILY(reduce);
+
+double bp_weight_in_sum(const bp_op *op, const bp_array *x) {
+  if (op->forward != reduce_forward) return 0;
+  const bp_reduction reduction = *(const bp_reduction *)op->data;
+  return reduction == BP_SUM ? 1 : reduction == BP_MEAN ? 1 / (double)bp_count(x) : 0;
+}

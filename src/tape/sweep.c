@@ -417,6 +417,32 @@ static bp_status run_log_of_softmax(bp_tape *tape, bp_call *call, const bp_index
   return status;
 }
 
+/* The sum or the mean of a product or of squares that nothing else uses: their cotangent is one number, which need not be
+ * written out. Not where that is 0, which must give 0 beside an inf, too. */
+static bool run_sum_of_products(bp_tape *tape, bp_index index, bp_status *status) {
+  const bp_node *node = &tape->nodes[index], *inner = &tape->nodes[node->input[0]];
+  const bp_index inner_index = node->input[0];
+  const double weight = bp_weight_in_sum(node->op, &inner->value);
+  if (weight == 0 || node->value.rank != 0 || inner->value.rank == 0 || inner->op == NULL || inner->uses != 1)
+    return false;
+  const bool square = bp_is_square(inner->op);
+  const double scale = weight * tape->slots[index].number;
+  if ((!square && !bp_is_mul(inner->op)) || tape->slots[inner_index].state != BP_SLOT_EMPTY || scale == 0) return false;
+  const bp_index *inputs = inner->input;
+  const size_t count = inner->input_count;
+  for (size_t k = 0; k < count; k++)
+    if (!bp_same_shape(&tape->nodes[inputs[k]].value, &inner->value)) return false;
+  *status = check_versions(tape, inner_index, 1, inputs, count);
+  for (size_t k = 0; k < count && *status == BP_OK; k++) {
+    bp_gradient d;
+    if (!tape->nodes[inputs[k]].needs) continue;
+    *status = destination(tape, inputs[k], &d);
+    if (*status == BP_OK)
+      bp_contribute(tape->cx, square ? 2 * scale : scale, &tape->nodes[inputs[count - 1 - k]].value, &d);
+  }
+  return true;
+}
+
 /* ---- a whole call ------------------------------------------------------------------------------------------------ */
 
 /* The backward rule of a row. */
@@ -490,13 +516,17 @@ static __attribute__((noinline)) bp_status run_call(bp_tape *tape, bp_index firs
   return status;
 }
 
-/* The short way, or the general one. */
+/* The short ways, or the general one. */
 static inline bp_status visit(bp_tape *tape, bp_index first, size_t result_count, void *host) {
   const bp_node *node = &tape->nodes[first];
   bp_status status;
-  if ((node->op->flags & BP_OP_FORMULA) != 0 && !tape->cx->timing && !tape->check_finite &&
-      !is_log_of_softmax(tape, node) && bp_formula_sweep(tape, first, &status))
+  if (tape->cx->timing || tape->check_finite || result_count != 1)
+    return run_call(tape, first, result_count, host);
+  if ((node->op->flags & BP_OP_FORMULA) != 0) {
+    if (!is_log_of_softmax(tape, node) && bp_formula_sweep(tape, first, &status)) return status;
+  } else if (node->input_count == 1 && run_sum_of_products(tape, first, &status)) {
     return status;
+  }
   return run_call(tape, first, result_count, host);
 }
 
