@@ -1,5 +1,5 @@
--- The sum or the mean of a product, or of squares, that nothing else uses: the sweep recognises it (sweep.c) and does not
--- write its cotangent out. The witness is the plain composition, which runs where a check for NaN watches.
+-- The sum or the mean of a product, or of squares, that nothing else uses: the sweep recognises it (sweep.c) and does
+-- not write its cotangent out. The witness is the plain composition, which runs where a check for NaN watches.
 
 package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
@@ -84,6 +84,11 @@ describe("the sum of a product", function()
         return bp.sum(p) + bp.sum(bp.sin(p))
       end,
       function(a, b)
+        local p = a * b
+        local q = bp.sum(bp.sin(p))
+        return q + bp.sum(p) * 0.7
+      end,
+      function(a, b)
         local p = bp.square(a)
         return bp.sum(p) * bp.mean(p) + bp.sum(b)
       end,
@@ -94,6 +99,27 @@ describe("the sum of a product", function()
       local found, expected = both(f, { 1, 2 }, x, y)
       same(expected, found)
     end
+  end)
+
+  it("P29: that is itself a result is the plain composition to the last bit", function()
+    local x, y = bp.rng(6):normal(0, 1, 9), bp.rng(7):normal(0, 1, 9)
+    local found = {}
+    for way = 1, 2 do
+      bp.check_finite(way == 2)
+      local _, pullback = bp.vjp(function(a, b)
+        local p = a * b
+        return { bp.sum(p) * 0.7, p }
+      end, x, y)
+      found[way] = { pullback() }
+      bp.check_finite(false)
+    end
+    same(found[2], found[1])
+  end)
+
+  it("of numbers is a product", function()
+    same(3, bp.grad(function(a) return bp.sum(a * 3) end)(2.0))
+    same(4, bp.grad(function(a) return bp.mean(bp.square(a)) end)(2.0))
+    same(5, bp.grad(function(a, b) return bp.sum(a * b) end)(2.0, 5.0))
   end)
 
   it("P06: with a cotangent of 0 gives 0, beside an inf too", function()

@@ -520,8 +520,7 @@ static __attribute__((noinline)) bp_status run_call(bp_tape *tape, bp_index firs
 static inline bp_status visit(bp_tape *tape, bp_index first, size_t result_count, void *host) {
   const bp_node *node = &tape->nodes[first];
   bp_status status;
-  if (tape->cx->timing || tape->check_finite || result_count != 1)
-    return run_call(tape, first, result_count, host);
+  if (tape->cx->timing || tape->check_finite || result_count != 1) return run_call(tape, first, result_count, host);
   if ((node->op->flags & BP_OP_FORMULA) != 0) {
     if (!is_log_of_softmax(tape, node) && bp_formula_sweep(tape, first, &status)) return status;
   } else if (node->input_count == 1 && run_sum_of_products(tape, first, &status)) {
