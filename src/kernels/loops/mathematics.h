@@ -203,30 +203,28 @@ static inline circular our_circular(double x) {
 #define near_sin(x) sin(x)
 #define near_cos(x) cos(x)
 #else
-/* The sine of r = high - low, from -pi/2 to pi/2, so that one polynomial serves: r - r z s(z), z = r^2, where s is the
- * best one of its degree for the sine's relative error, which is 2.8e-19; behind its first term the even and the odd ones
- * are apart. Negated if `turns` is odd. The sign of a zero stays. */
-static inline double sine_of_angle(double high, double low, uint64_t turns) {
-  const double z = high * high, y = z * z;
+/* The sine of x - k quarters of a turn, which is from -pi/2 to pi/2, so that one polynomial serves: r - r z s(z), z = r^2,
+ * where s is the best one of its degree for the sine's relative error, which is 2.8e-19; behind its first term the even and
+ * the odd ones are apart. Where r is small, it is exact but for its last subtraction, and where not, what it loses by
+ * rounding counts for little. Negated if `turns` is odd. */
+static inline double sine_beyond(double x, double k, uint64_t turns) {
+  const double r = ((x - k * 0x1.921fb5444p0) - k * 0x1.68c234c4cp-39) - k * 0x1.98a2e03707345p-77;
+  const double z = r * r, y = z * z;
   const double odd = 0x1.11111111110c1p-7 +
                      y * (0x1.71de3a52882eep-19 + y * (0x1.6123cb33ac5a7p-33 + y * 0x1.8829e35dd249cp-49));
   const double even = 0x1.a01a01a0148ccp-13 + y * (0x1.ae6454cb846d9p-26 + y * 0x1.ae43202dcd7fep-41);
   const double s = 0x1.5555555555555p-3 - z * (odd - z * even);
-  return real_of(bits_of(high - (high * z * s + low)) ^ turns << 63);
+  return real_of(bits_of(r - r * z * s) ^ turns << 63);
 }
 
-/* x = k pi + r */
 static inline real near_sin(real x) {
   const double shifted = x * 0x1.45f306dc9c883p-2 + ROUNDER, k = shifted - ROUNDER;
-  const angle r = angle_left(x, 2 * k);
-  return sine_of_angle(r.high, r.low, bits_of(shifted));
+  return SELECT(x == 0, x, sine_beyond(x, 2 * k, bits_of(shifted))); /* -0 too */
 }
 
-/* x = (k + 1/2) pi + r */
 static inline real near_cos(real x) {
   const double shifted = (x * 0x1.45f306dc9c883p-2 - 0.5) + ROUNDER, k = shifted - ROUNDER;
-  const angle r = angle_left(x, 2 * k + 1);
-  return sine_of_angle(r.high, r.low, bits_of(shifted) + 1);
+  return sine_beyond(x, 2 * k + 1, bits_of(shifted) + 1);
 }
 #endif
 
