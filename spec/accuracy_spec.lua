@@ -69,8 +69,14 @@ end
 
 local count = 24 -- points of an interval
 
-local function points_of(intervals, dtype)
+-- Where an earlier version was more than 3 units off: such points are rare.
+local worst_points = {
+  silu = { -3.2274386660135979, -3.2128640680819043, -12.210676213449148, -3.231564929427968 },
+}
+
+local function points_of(intervals, dtype, name)
   local points = {}
+  for _, x in ipairs(worst_points[name] or {}) do points[#points + 1] = dtype == "f32" and help.f32(x) or x end
   for _, interval in ipairs(intervals) do
     for _ = 1, count do
       local x = point(interval[1], interval[2])
@@ -99,7 +105,7 @@ describe("accuracy:", function()
     for _, name in ipairs(names) do
       local intervals = functions[name]
       it(("%s in %s is within 3 units at every level and in every place"):format(name, dtype), function()
-        local points, truths = points_of(intervals, dtype), {}
+        local points, truths = points_of(intervals, dtype, name), {}
         for i, x in ipairs(points) do truths[i] = { exact[name](x) } end
         local all = bp.vector(points, dtype)
         for _, level in ipairs(levels) do

@@ -86,12 +86,16 @@ static inline real our_exp(real x) {
   return (1 + e.rest) * real_of(half << MANTISSA) * real_of((both - half) << MANTISSA);
 }
 
-/* e^(x - less) for x <= 0 in two factors: the first is a normal number where the product is not. x is held so low that
- * a multiple of the product, too, is 0 there. */
+/* e^(x - less) for x <= 0, of which it is 2^k (1 + rest): over SMALL it is a normal number where it is not itself. x is held
+ * so low that a multiple of it, too, is 0 there. */
 #define SMALL C(0x1p-64)
-static inline real exp_over_small(real x, real less) {
+static inline exponential reduce_below(real x, real less) {
   const real lowest = BP_DTYPE_F32 ? C(-115) : C(-752);
-  const exponential e = reduce_exp(SELECT(x < lowest, lowest, x), less);
+  return reduce_exp(SELECT(x < lowest, lowest, x), less);
+}
+
+static inline real exp_over_small(real x, real less) {
+  const exponential e = reduce_below(x, less);
   return (1 + e.rest) * power_of_two(e.k + 64);
 }
 
@@ -113,10 +117,12 @@ static inline real sigmoid(real x) {
   return SELECT(x < 0, e, C(1)) / (1 + e);
 }
 
-/* x sigmoid(x), where x e^x is a normal number though e^x is not. */
+/* x sigmoid(x), where x e^x is a normal number though e^x is not; in x + x rest one rounding less than in x (1 + rest). */
 static inline real silu(real x) {
-  const real e = exp_over_small(-fabs(x), 0);
-  return SELECT(x < -800, C(-0.0), SELECT(x < 0, x * e * SMALL, x) / (1 + e * SMALL));
+  const exponential e = reduce_below(-fabs(x), 0);
+  const real power = power_of_two(e.k + 64);
+  const real product = SELECT(x < 0, (x + x * e.rest) * power * SMALL, x);
+  return SELECT(x < -800, C(-0.0), product / (1 + (1 + e.rest) * power * SMALL));
 }
 
 /* log(1 + e^x) */
