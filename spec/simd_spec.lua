@@ -37,6 +37,33 @@ describe("SIMD levels:", function()
     for _, dtype in ipairs(help.dtypes) do
       local tolerance = tolerances[dtype]
 
+      -- Rows go in groups, elements in vectors, and both have a rest.
+      it(("matrix times vector and its rank-1 update, of every small shape, %s, %s"):format(level, dtype), function()
+        core.simd(level)
+        local r = bp.rng(1)
+        for rows = 0, 9 do
+          for _, cols in ipairs{ 0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 23, 31, 33 } do
+            local w, x, b = r:normal(0, 1, rows, cols, dtype), r:normal(0, 1, cols, dtype), r:normal(0, 1, rows, dtype)
+            local plain_w, plain_x, plain_b = w:totable(), x:totable(), b:totable()
+            local product, sum, stepped = {}, {}, {}
+            for i = 1, rows do
+              local dot = 0
+              stepped[i] = {}
+              for j = 1, cols do
+                dot = dot + plain_w[i][j] * plain_x[j]
+                stepped[i][j] = plain_w[i][j] - 0.5 * plain_b[i] * plain_x[j]
+              end
+              product[i], sum[i] = dot, dot + plain_b[i]
+            end
+            close(product, bp.matmul(w, x), 2 * tolerance)
+            close(sum, bp.linear(x, w, b), 2 * tolerance)
+            local function loss(p) return bp.dot(bp.matmul(p.w, x), b) end
+            bp.optim.sgd{ lr = 0.5 }:minimize(loss, { w = w })
+            close(stepped, w, tolerance)
+          end
+        end
+      end)
+
       it(("element-wise operations, %s, %s"):format(level, dtype), function()
         core.simd(level)
         for name, row in pairs(reference.elementwise) do
