@@ -6,8 +6,8 @@
  * All are free of branches and tables, so that loops over them vectorise, and none relies on a fused multiplication and
  * addition. The methods are the textbook's (J.-M. Muller, Elementary Functions, 3rd edition, 2016): an additive
  * reduction with the constant in parts, of which the leading ones have so few bits that their products with an integer
- * are exact (W. Cody, W. Waite, 1980), then the Taylor series, cut where it no longer counts, or where a term can be saved the
- * polynomial of least relative error (E. Remez, 1934), whose coefficients were computed for this file. */
+ * are exact (W. Cody, W. Waite, 1980), then the Taylor series, cut where it no longer counts, or, where that saves a
+ * term, the polynomial of least relative error (E. Remez, 1934), whose coefficients were computed for this file. */
 #ifndef BP_KERNELS_MATHEMATICS_H
 #define BP_KERNELS_MATHEMATICS_H
 
@@ -86,8 +86,8 @@ static inline real our_exp(real x) {
   return (1 + e.rest) * real_of(half << MANTISSA) * real_of((both - half) << MANTISSA);
 }
 
-/* e^(x - less) for x <= 0, of which it is 2^k (1 + rest): over SMALL it is a normal number where it is not itself. x is held
- * so low that a multiple of it, too, is 0 there. */
+/* e^(x - less) = 2^k (1 + rest) for x <= 0; over SMALL it is a normal number where it is none itself. x is held so low
+ * that a multiple of it, too, is 0 there. */
 #define SMALL C(0x1p-64)
 static inline exponential reduce_below(real x, real less) {
   const real lowest = BP_DTYPE_F32 ? C(-115) : C(-752);
@@ -117,7 +117,7 @@ static inline real sigmoid(real x) {
   return SELECT(x < 0, e, C(1)) / (1 + e);
 }
 
-/* x sigmoid(x), where x e^x is a normal number though e^x is not; in x + x rest one rounding less than in x (1 + rest). */
+/* x sigmoid(x), where x e^x is a normal number though e^x is not. x + x rest has one rounding less than x (1 + rest). */
 static inline real silu(real x) {
   const exponential e = reduce_below(-fabs(x), 0);
   const real power = power_of_two(e.k + 64);
@@ -156,14 +156,19 @@ static inline real our_log(real x) {
 /* Up to here by the functions below, beyond by libm: the integer k must have few enough bits. */
 #define CIRCULAR_NEAR C(0x1p17)
 
-/* What is left of x after k quarters of a turn: x = k pi/2 + high - low. In double for both dtypes. */
+/* pi/2 in parts, for both dtypes in double: the products of the first two with k are exact. */
+#define QUARTER_1 0x1.921fb5444p0
+#define QUARTER_2 0x1.68c234c4cp-39
+#define QUARTER_3 0x1.98a2e03707345p-77
+
+/* What is left of x after k quarters of a turn: x = k pi/2 + high + low. */
 typedef struct angle {
   double high, low;
 } angle;
 
 static inline angle angle_left(double x, double k) {
-  const double first = x - k * 0x1.921fb544p0, second = k * 0x1.0b4611a6p-34, high = first - second;
-  return (angle){high, k * 0x1.3198a2e037073p-69 - ((first - high) - second)};
+  const double first = x - k * QUARTER_1, second = k * QUARTER_2, high = first - second;
+  return (angle){high, ((first - high) - second) - k * QUARTER_3};
 }
 
 typedef struct circular {
@@ -174,7 +179,7 @@ typedef struct circular {
 static inline circular our_circular(double x) {
   const double rounder = 0x1.8p52, shifted = x * 0x1.45f306dc9c883p-1 + rounder, k = shifted - rounder;
   const angle r = angle_left(x, k);
-  const double high = r.high, low = -r.low, z = high * high;
+  const double high = r.high, low = r.low, z = high * high;
   double s = 1.0 / 355687428096000, c = 1.0 / 20922789888000;
   s = 1.0 / 1307674368000 - s * z;
   c = 1.0 / 87178291200 - c * z;
@@ -209,12 +214,12 @@ static inline circular our_circular(double x) {
 #define near_sin(x) sin(x)
 #define near_cos(x) cos(x)
 #else
-/* The sine of x - k quarters of a turn, which is from -pi/2 to pi/2, so that one polynomial serves: r - r z s(z), z = r^2,
- * where s is the best one of its degree for the sine's relative error, which is 2.8e-19; behind its first term the even and
- * the odd ones are apart. Where r is small, it is exact but for its last subtraction, and where not, what it loses by
- * rounding counts for little. Negated if `turns` is odd. */
+/* The sine of x - k quarters of a turn, which is from -pi/2 to pi/2, so that one polynomial serves: r - r z s(z),
+ * z = r^2, where s is the best one of its degree for the sine's relative error, which is 2.8e-19; behind its first term
+ * the even and the odd ones are apart. Where r is small, it is exact but for its last subtraction, and where not, what
+ * it loses by rounding counts for little. Negated if `turns` is odd. */
 static inline double sine_beyond(double x, double k, uint64_t turns) {
-  const double r = ((x - k * 0x1.921fb5444p0) - k * 0x1.68c234c4cp-39) - k * 0x1.98a2e03707345p-77;
+  const double r = ((x - k * QUARTER_1) - k * QUARTER_2) - k * QUARTER_3;
   const double z = r * r, y = z * z;
   const double odd = 0x1.11111111110c1p-7 +
                      y * (0x1.71de3a52882eep-19 + y * (0x1.6123cb33ac5a7p-33 + y * 0x1.8829e35dd249cp-49));
@@ -255,9 +260,9 @@ static inline real bell_over_small(real x) {
   return exp_over_small(C(-0.5) * high * high, C(0.5) * (x - high) * (x + high));
 }
 
-/* Twice the distribution function, erfc(-x / sqrt(2)): most - less. What rounding the argument loses is put back by the
- * slope, since erfc multiplies it by up to 1,400. `bell` is e^(-x^2 / 2). In double, as an f32's erfc alone is 2.4 units
- * off. */
+/* Twice the distribution function, erfc(-x / sqrt(2)): most - less. What rounding the argument loses is put back by
+ * the slope, since erfc multiplies it by up to 1,400. `bell` is e^(-x^2 / 2). In double, as an f32's erfc alone is 2.4
+ * units off. */
 typedef struct normal {
   double most, less;
 } normal;
