@@ -1,8 +1,8 @@
 /* The body of limit.c for the dtype REAL. `restrict` holds throughout, since the buffers of a network are disjoint. */
 
 /* Rows that go together. In f64 one from each third: memory is read in three long streams, which the processor fetches
- * ahead better than more and shorter ones. In f32 four that follow each other: half as large, the weights are more often in
- * the second cache. */
+ * ahead better than more and shorter ones. In f32 four that follow each other: half as large, the weights are more often
+ * in the second cache. */
 #define GROUP (sizeof(REAL) == 4 ? 4 : 3)
 #define FIRST(i) (sizeof(REAL) == 4 ? GROUP * (i) : (i))
 #define BETWEEN(rows) (sizeof(REAL) == 4 ? 1 : (rows) / GROUP)

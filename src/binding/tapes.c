@@ -5,8 +5,8 @@
 
 /* ---- boxes ------------------------------------------------------------------------------------------------------- */
 
-/* Made when it is first asked for: most tapes need none. With room for some entries and rows of bp.op (custom.c): a table
- * that grows by one is made anew again and again. */
+/* Made when it is first asked for: most tapes need none. With room for some entries and rows of bp.op (custom.c): a
+ * table that grows by one is made anew again and again. */
 void bp_push_box_table(lua_State *L, bp_box *box) {
   if (box->table == LUA_NOREF) {
     lua_createtable(L, 8, 8);

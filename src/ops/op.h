@@ -25,8 +25,8 @@ bp_status bp_shape_broadcast(bp_call *call);
 /* The result has the shape of the first input. */
 bp_status bp_shape_same(bp_call *call);
 
-/* What the rows of element-wise formulas carry as their data. On numbers, and on arrays of one shape, the engine calls the
- * loop or the rule for numbers itself, without the rules of the row (formulas.c in src/tape/). */
+/* What the rows of element-wise formulas carry as their data. On numbers, and on arrays of one shape, the engine calls
+ * the loop or the rule for numbers itself, without the rules of the row (formulas.c in src/tape/). */
 typedef struct bp_formula {
   size_t loop;
   const bp_number_rule *numbers;

@@ -1,10 +1,10 @@
-/* Formulas the short way. Most of what is recorded is an element-wise formula (ops/op.h) on numbers alone, or on arrays of
- * one shape and numbers beside them. Such a call needs no shape rule, no windows, nothing set aside, and never fails but for
- * memory, so that it goes straight from the operands to the loops, and back. It does what the general way does, bit for bit;
- * what does not fit is left to that, and so is everything while a profile or a check for NaN watches. */
+/* Formulas the short way. Most of what is recorded is an element-wise formula (ops/op.h) on numbers alone, or on arrays
+ * of one shape and numbers beside them. Such a call needs no shape rule, no windows, nothing set aside, and never fails
+ * but for memory, so that it goes straight from the operands to the loops, and back. It does what the general way does,
+ * bit for bit; what does not fit is left to that, and so is everything while a profile or a check for NaN watches. */
 #include "tape.h"
 
-/* ---- numbers ------------------------------------------------------------------------------------------------------ */
+/* ---- numbers ----------------------------------------------------------------------------------------------------- */
 
 static bool are_numbers(const bp_operands *operands) {
   return operands->array[0].rank == 0 && operands->array[operands->count - 1].rank == 0;
@@ -50,7 +50,7 @@ static void sweep_numbers(bp_tape *tape, bp_index index) {
     contribute_number(tape, last, rule->adjoint[1](g, x, y, z, parameters));
 }
 
-/* ---- arrays ------------------------------------------------------------------------------------------------------- */
+/* ---- arrays ------------------------------------------------------------------------------------------------------ */
 
 static bool is_like(const bp_array *x, const bp_array *y) {
   return x->rank == y->rank && x->rows == y->rows && x->cols == y->cols && x->dtype == y->dtype;
@@ -93,7 +93,7 @@ static void read_side(const bp_tape *tape, bp_index input, side *s) {
   s->value = &s->number;
 }
 
-/* Whether what an input gets can simply be written, or added, where its gradient is; and none has been changed in place. */
+/* Whether what an input gets can simply be written, or added, where its gradient is, and it has not been changed. */
 static bool is_simple(const bp_tape *tape, bp_index input, const side *s, const bp_array *result, bool unread) {
   if (s->value->rank == 0) return true;
   if (!unread && bp_node_is_changed(s->node)) return false;
@@ -105,20 +105,17 @@ static bool is_simple(const bp_tape *tape, bp_index input, const side *s, const 
 /* The array of a slot goes over to another, which is empty. */
 static void hand_over(bp_slot *from, bp_slot *to) {
   to->gradient = from->gradient;
-  to->state = from->gradient.buffer->references == 1 ? BP_SLOT_OWNED : BP_SLOT_SHARED;
+  to->state = bp_slot_is_alone(from) ? BP_SLOT_OWNED : BP_SLOT_SHARED;
   from->gradient.buffer = NULL;
   from->state = BP_SLOT_EMPTY;
 }
 
 /* An empty slot gets the cotangent as it is; the last one gets it from the result's slot. */
 static void pass(bp_slot *from, bp_slot *to, bool last) {
-  if (last) {
+  if (last)
     hand_over(from, to);
-    return;
-  }
-  to->gradient = from->gradient;
-  to->state = BP_SLOT_SHARED;
-  bp_buffer_retain(to->gradient.buffer);
+  else
+    bp_slot_share(to, &from->gradient);
 }
 
 /* Where an input's contribution goes: for the last one the cotangent's own storage will do, if nobody else has it. */
@@ -130,7 +127,7 @@ static bp_status open_slot(bp_context *cx, bp_slot *from, const side *s, bool la
     slot->state = BP_SLOT_OWNED;
     return BP_OK;
   }
-  if (!d->accumulate && last && from->gradient.buffer->references == 1) {
+  if (!d->accumulate && last && bp_slot_is_alone(from)) {
     hand_over(from, slot);
   } else if (!d->accumulate) {
     slot->gradient = bp_shape_like(s->value);
@@ -178,7 +175,7 @@ static bool sweep_arrays(bp_tape *tape, bp_index index, bp_status *status) {
   return true;
 }
 
-/* ---- for the tape and the sweep ----------------------------------------------------------------------------------- */
+/* ---- for the tape and the sweep ---------------------------------------------------------------------------------- */
 
 bool bp_formula_apply(bp_context *cx, bp_tape *tape, const bp_op *op, const bp_operands *operands,
                       const bp_attributes *attributes, bp_outcome *outcome, bp_status *status) {

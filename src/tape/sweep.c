@@ -264,12 +264,6 @@ static bool is_empty(const bp_tape *tape, bp_index index) {
   return tape->nodes[index].root == index && tape->slots[index].state == BP_SLOT_EMPTY && index >= tape->into_count;
 }
 
-static void share(bp_slot *slot, const bp_array *array) {
-  slot->gradient = *array;
-  slot->state = BP_SLOT_SHARED;
-  bp_buffer_retain(array->buffer);
-}
-
 /* ---- seeds ------------------------------------------------------------------------------------------------------- */
 
 bp_status bp_sweep_seed(bp_tape *tape, bp_index index, const bp_array *cotangent) {
@@ -296,23 +290,18 @@ static void pass_on(bp_tape *tape, bp_call *call, const bp_index *inputs) {
     if ((call->op->passes >> k & 1) == 0 || !call->gradient[k].wanted) continue;
     const bp_array *value = &tape->nodes[inputs[k]].value;
     if (g->rank == 0 || !bp_same_shape(value, g) || value->dtype != g->dtype || !is_empty(tape, inputs[k])) continue;
-    share(&tape->slots[inputs[k]], g);
+    bp_slot_share(&tape->slots[inputs[k]], g);
     call->gradient[k].wanted = false;
   }
-}
-
-/* Nobody else has the array of a complete slot; those it was shared with may have let go. */
-static bool is_sole_owner(const bp_slot *slot) {
-  return slot->state != BP_SLOT_EMPTY && slot->gradient.buffer != NULL && slot->gradient.buffer->references == 1;
 }
 
 /* The cotangent's own storage becomes the destination of the last input, if nobody else has it. */
 static bool hand_down(bp_tape *tape, const bp_slot *from, bp_index input, bp_gradient *d) {
   const bp_array *value = &tape->nodes[input].value, *g = &from->gradient;
-  if (!is_sole_owner(from)) return false;
+  if (!bp_slot_is_alone(from)) return false;
   if (!bp_same_shape(value, g) || value->dtype != g->dtype || !is_empty(tape, input)) return false;
   bp_slot *to = &tape->slots[input];
-  share(to, g);
+  bp_slot_share(to, g);
   to->state = BP_SLOT_OWNED;
   d->to = *g;
   d->accumulate = false;
@@ -417,11 +406,12 @@ static bp_status run_log_of_softmax(bp_tape *tape, bp_call *call, const bp_index
   return status;
 }
 
-/* The sum or the mean of a product or of squares that nothing else uses: their cotangent is one number, which need not be
- * written out. Not where that is 0, which must give 0 beside an inf, too. */
+/* The sum or the mean of a product or of squares that nothing else uses: their cotangent is one number, which need not
+ * be written out. Not where that is 0, which must give 0 beside an inf, too. */
 static bool run_sum_of_products(bp_tape *tape, bp_index index, bp_status *status) {
-  const bp_node *node = &tape->nodes[index], *inner = &tape->nodes[node->input[0]];
+  const bp_node *node = &tape->nodes[index];
   const bp_index inner_index = node->input[0];
+  const bp_node *inner = &tape->nodes[inner_index];
   const double weight = bp_weight_in_sum(node->op, &inner->value);
   if (weight == 0 || node->value.rank != 0 || inner->value.rank == 0 || inner->op == NULL || inner->uses != 1)
     return false;
@@ -472,7 +462,7 @@ static bp_status run_row(bp_tape *tape, bp_call *call, const bp_index *inputs, b
   if (is_log_of_softmax(tape, &tape->nodes[first])) return run_log_of_softmax(tape, call, inputs);
   if (call->op->passes != 0) pass_on(tape, call, inputs);
   bp_status status = prepare(tape, call, inputs, first, factors);
-  call->cotangent_free = is_sole_owner(&tape->slots[first]);
+  call->cotangent_free = bp_slot_is_alone(&tape->slots[first]);
   if (status == BP_OK) status = call->op->backward(call);
   return finish(tape, call, inputs, status);
 }
@@ -566,7 +556,7 @@ bp_status bp_sweep_give(bp_tape *tape, bp_index input, const bp_array *array, bo
   bp_gradient d;
   *taken = false;
   if (take && is_empty(tape, input) && array->rank != 0 && bp_is_contiguous(array)) {
-    share(&tape->slots[input], array);
+    bp_slot_share(&tape->slots[input], array);
     tape->slots[input].state = BP_SLOT_OWNED;
     *taken = true;
     return BP_OK;
@@ -626,7 +616,7 @@ bp_status bp_sweep_gradient(bp_tape *tape, bp_index leaf, bp_outcome *gradient) 
     if (status != BP_OK) return status;
     slot->state = BP_SLOT_OWNED;
     bp_zero_fill(tape->cx, &slot->gradient);
-  } else if (slot->state == BP_SLOT_SHARED && slot->gradient.buffer->references == 1 && into_of(tape, leaf) == NULL) {
+  } else if (slot->state == BP_SLOT_SHARED && bp_slot_is_alone(slot) && into_of(tape, leaf) == NULL) {
     slot->state = BP_SLOT_OWNED;
   } else {
     bp_status status = settle(tape, leaf);

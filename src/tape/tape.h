@@ -51,6 +51,18 @@ typedef struct bp_slot {
   uint8_t state;
 } bp_slot;
 
+/* Nobody else has the array of a slot; those that it was shared with may have let go. */
+static inline bool bp_slot_is_alone(const bp_slot *slot) {
+  return slot->gradient.buffer != NULL && slot->gradient.buffer->references == 1;
+}
+
+/* An empty slot gets an array that others have, too. */
+static inline void bp_slot_share(bp_slot *slot, const bp_array *array) {
+  slot->gradient = *array;
+  slot->state = BP_SLOT_SHARED;
+  bp_buffer_retain(array->buffer);
+}
+
 /* Factors that are kept instead of their product. */
 typedef struct bp_pair {
   bp_factors factors;

@@ -3,11 +3,11 @@
  * or written serves them all. Nothing is skipped where a factor is 0: 0 times NaN is NaN. */
 #include "rest.h"
 
-/* ---- rows in groups ----------------------------------------------------------------------------------------------- */
+/* ---- rows in groups ---------------------------------------------------------------------------------------------- */
 
 /* Rows that go together. In f64 one from each third of the matrix: memory is read in three long streams, which the
- * processor fetches ahead better than more and shorter ones. In f32 four that follow each other: half as large, a matrix
- * is more often in the second cache. */
+ * processor fetches ahead better than more and shorter ones. In f32 four that follow each other: half as large, a
+ * matrix is more often in the second cache. */
 enum { GROUP = BP_DTYPE_F32 ? 4 : 3 };
 
 static inline size_t first_of_group(size_t i) {
@@ -20,7 +20,7 @@ static inline size_t rows_between(size_t rows) {
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-/* ---- y = A x ------------------------------------------------------------------------------------------------------ */
+/* ---- y = A x ----------------------------------------------------------------------------------------------------- */
 
 typedef real vector __attribute__((vector_size(LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
 
@@ -78,7 +78,7 @@ static void gemv(size_t rows, size_t cols, const void *as, size_t stride, const 
   }
 }
 
-/* ---- y = A' x ----------------------------------------------------------------------------------------------------- */
+/* ---- y = A' x ---------------------------------------------------------------------------------------------------- */
 
 static void gemv_transposed(size_t rows, size_t cols, const void *as, size_t stride, const void *xs, void *ys,
                             bool accumulate) {
@@ -102,7 +102,7 @@ static void gemv_transposed(size_t rows, size_t cols, const void *as, size_t str
   }
 }
 
-/* ---- A = alpha u v' ----------------------------------------------------------------------------------------------- */
+/* ---- A = alpha u v' ---------------------------------------------------------------------------------------------- */
 
 /* So many rows of A, `distance` elements apart, += alpha u v'; the elements of u are `between` apart. */
 ALWAYS_INLINE void add_rows(size_t count, size_t cols, double alpha, const real *u, size_t between,
@@ -143,7 +143,7 @@ static void outer(size_t rows, size_t cols, double alpha, const void *us, const 
   }
 }
 
-/* ---- D = A' ------------------------------------------------------------------------------------------------------- */
+/* ---- D = A' ------------------------------------------------------------------------------------------------------ */
 
 /* In square blocks, so that both sides stay in the cache. */
 static void transpose(size_t rows, size_t cols, const void *as, size_t a_stride, void *ds, size_t d_stride,
