@@ -293,8 +293,8 @@ void bp_contribute_number(bp_context *cx, double value, const bp_gradient *d) {
   bp_contribute(cx, 1, &number, d);
 }
 
-/* The adjoint of the first operand of a sum. The operand itself stands for its shape only, but is read: what stands in
- * the destination may never have been written, so it is a part of g that has the same shape. */
+/* The adjoint of the first operand of a sum, which stands for its shape only. A number is read all the same, and what
+ * stands in the destination may never have been written: so it is one of our own, or a part of g. */
 void bp_contribute_summed(bp_context *cx, const bp_array *g, const bp_gradient *d) {
   double zero = 0;
   bp_array operand = *g;

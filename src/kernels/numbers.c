@@ -20,7 +20,7 @@
   static double name##_adjoint(double g, double x, double unused, double y, const double *parameters) { \
     const real a = parameters[0], b = parameters[1];                                                    \
     UNUSED(a, b, unused, x, y);                                                                         \
-    return BP_ADJOINT(g, x, x, adjoint);                                                                \
+    return (adjoint);                                                                                   \
   }
 BP_UNARY_FORMULAS(UNARY)
 BP_FUNCTION_FORMULAS(UNARY)
@@ -35,7 +35,7 @@ BP_GUARDED_FORMULAS(GUARDED)
 #define ADJOINT(name, adjoint)                                                           \
   static double name(double g, double x, double y, double z, const double *parameters) { \
     UNUSED(x, y, z, g, parameters);                                                      \
-    return BP_ADJOINT(g, x, y, adjoint);                                                 \
+    return (adjoint);                                                                    \
   }
 #define BINARY(name, value, adjoint_x, adjoint_y) \
   VALUE(name, value)                              \

@@ -24,13 +24,13 @@
     EACH {                                              \
       real g = AT(gs, i), x = AT(xs, i), y = AT(ys, i); \
       UNUSED4(g, x, y, x);                              \
-      d[i] += BP_ADJOINT(g, x, x, adjoint);             \
+      d[i] += (adjoint);                                \
     }                                                   \
   } else {                                              \
     EACH {                                              \
       real g = AT(gs, i), x = AT(xs, i), y = AT(ys, i); \
       UNUSED4(g, x, y, x);                              \
-      d[i] = BP_ADJOINT(g, x, x, adjoint);              \
+      d[i] = (adjoint);                                 \
     }                                                   \
   }
 
@@ -167,17 +167,17 @@ BP_GUARDED_FORMULAS(GUARDED)
     AFTER                                                                                                        \
   }
 
-#define ADJOINT(name, adjoint, BEFORE, AFTER)                                                                      \
-  static void name(size_t n, const void *gs, const void *xs, size_t x_step, const void *ys, size_t y_step,         \
-                   const void *zs, void *ds, bool accumulate) {                                                    \
-    real *d = ds;                                                                                                  \
-    BEFORE                                                                                                         \
-    if (accumulate) {                                                                                              \
-      FOR_STEPS(real g = AT(gs, i); real z = AT(zs, i); UNUSED4(g, x, y, z); d[i] += BP_ADJOINT(g, x, y, adjoint)) \
-    } else {                                                                                                       \
-      FOR_STEPS(real g = AT(gs, i); real z = AT(zs, i); UNUSED4(g, x, y, z); d[i] = BP_ADJOINT(g, x, y, adjoint))  \
-    }                                                                                                              \
-    AFTER                                                                                                          \
+#define ADJOINT(name, adjoint, BEFORE, AFTER)                                                              \
+  static void name(size_t n, const void *gs, const void *xs, size_t x_step, const void *ys, size_t y_step, \
+                   const void *zs, void *ds, bool accumulate) {                                            \
+    real *d = ds;                                                                                          \
+    BEFORE                                                                                                 \
+    if (accumulate) {                                                                                      \
+      FOR_STEPS(real g = AT(gs, i); real z = AT(zs, i); UNUSED4(g, x, y, z); d[i] += (adjoint))            \
+    } else {                                                                                               \
+      FOR_STEPS(real g = AT(gs, i); real z = AT(zs, i); UNUSED4(g, x, y, z); d[i] = (adjoint))             \
+    }                                                                                                      \
+    AFTER                                                                                                  \
   }
 
 #define BINARY(name, value, adjoint_x, adjoint_y) \

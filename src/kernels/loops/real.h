@@ -51,6 +51,13 @@ static inline real SELECT(bool condition, real chosen, real other) {
   return condition ? chosen : other;
 }
 
+/* An adjoint (formulas.h) whose slope is made from an operand, from x and y, or from none: 0 where the cotangent g is 0,
+ * unless the operand is NaN. */
+#define FROM_IF(is_number, adjoint) SELECT(g == 0 && (is_number), C(0), adjoint)
+#define FROM(operand, adjoint) FROM_IF(operand == operand, adjoint)
+#define FROM_BOTH(adjoint) FROM_IF(x == x && y == y, adjoint)
+#define FROM_NONE(adjoint) FROM_IF(true, adjoint)
+
 /* What each file of this folder exports. */
 extern const bp_map_loops NAME(bp_map);
 extern const bp_reduce_loops NAME(bp_reduce);
