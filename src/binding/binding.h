@@ -12,21 +12,22 @@
 
 #include "../tape/tape.h"
 
-/* One for each Lua state: a userdata kept in the registry. */
+/* One for each Lua state: a userdata kept in the registry. First what every operation looks at (see bp_context). */
 typedef struct bp_state {
-  bp_context cx;
   char array_mark, variable_mark, tape_mark, rng_mark; /* their addresses are the first words of the userdata */
-  int array_metatable, variable_metatable, tape_metatable, rng_metatable, methods; /* references in the registry */
+  int array_metatable, variable_metatable;             /* references in the registry, and so on below */
+  uint32_t epoch;        /* counts arrays released and tapes closed: what finalizers can do to operands */
+  int large_count;       /* the number of large arrays that the collector has not been told about */
+  ptrdiff_t large_bytes; /* in these */
+  ptrdiff_t small_bytes; /* in small ones */
+  size_t least_live;     /* the fewest bytes in arrays since the last full collection of ours */
+  bp_context cx;
+  int tape_metatable, rng_metatable, methods;
   int functions;           /* what the Lua side gives back to us, by name */
   int known;               /* what it knows of metatables */
   int tape_handles;        /* those in no use */
   int tapes;               /* the table that keeps the tapes' memory */
   struct bp_box *free_box; /* tapes in no use */
-  uint32_t epoch;          /* counts arrays released and tapes closed: what finalizers can do to operands */
-  ptrdiff_t small_bytes;   /* in small arrays that the collector has not been told about */
-  ptrdiff_t large_bytes;   /* in large ones */
-  int large_count;         /* and the number of these */
-  size_t least_live;       /* the fewest bytes in arrays since the last full collection of ours */
   char source_prefix[256]; /* of our own Lua files, to find the user's line */
 } bp_state;
 
@@ -98,14 +99,41 @@ void bp_check_stack(lua_State *L, bp_state *s, int values, const char *name);
 
 /* ---- handles.c ---- */
 
+/* The block of a full userdata that is large enough for a mark, or NULL. A light one has no length. */
+static inline void *bp_block_at(lua_State *L, int index) {
+  void *block = lua_touserdata(L, index);
+  return block != NULL && lua_rawlen(L, index) >= sizeof(void *) ? block : NULL;
+}
+
+static inline bool bp_has_mark(const void *block, const void *mark) {
+  return *(const void *const *)block == mark;
+}
+
 bool bp_is_ours(lua_State *L, bp_state *s, int index);             /* an array or a variable */
 bp_handle *bp_handle_at(lua_State *L, bp_state *s, int index);     /* NULL if there is none */
 bp_variable *bp_variable_at(lua_State *L, bp_state *s, int index); /* NULL if there is none */
 /* The handle of an array in use; raises "name: argument k: ..." otherwise. */
 bp_handle *bp_check_array(lua_State *L, bp_state *s, int index, const char *name);
 bp_handle *bp_check_writable(lua_State *L, bp_state *s, int index, const char *name);
+/* Raise what is wrong with an array that was released, given away or outlives the state; and with a variable whose call
+ * has ended, or beside which there is one of another call's. */
+void bp_refuse_array(lua_State *L, bp_state *s, const bp_handle *handle, const char *name) __attribute__((cold));
+void bp_refuse_variable(lua_State *L, bp_state *s, const bp_variable *variable, const bp_box *other, const char *name)
+    __attribute__((cold));
+
+static inline void bp_check_usable(lua_State *L, bp_state *s, const bp_handle *handle, const char *name) {
+  if (handle->array.rank == 0 || s->cx.closed) bp_refuse_array(L, s, handle, name);
+}
+
+static inline bool bp_is_recording(const bp_variable *variable) {
+  return variable->generation == variable->box->tape.generation && !variable->box->tape.sealed;
+}
+
 /* The box of a variable whose call is still recording, or raises. */
-bp_box *bp_check_variable(lua_State *L, bp_state *s, const bp_variable *variable, const char *name);
+static inline bp_box *bp_check_variable(lua_State *L, bp_state *s, const bp_variable *variable, const char *name) {
+  if (!bp_is_recording(variable)) bp_refuse_variable(L, s, variable, NULL, name);
+  return variable->box;
+}
 
 /* Pushes a handle without storage. */
 bp_handle *bp_push_handle(lua_State *L, bp_state *s);
@@ -128,9 +156,39 @@ void bp_report(lua_State *L, bp_state *s);
  * compared with that of others. */
 bool bp_read_operand(lua_State *L, bp_state *s, int index, const char *name, bp_operands *operands, size_t k,
                      bp_box **box);
-/* The same for operands of bp_apply, which may be pending. */
+/* The same for operands of bp_apply, which may be pending; and in line, for where every operation comes through. */
 bool bp_read_pending(lua_State *L, bp_state *s, int index, const char *name, bp_operands *operands, size_t k,
                      bp_box **box);
+
+static inline bool bp_read_in_line(lua_State *L, bp_state *s, int index, const char *name, bp_operands *operands,
+                                   size_t k, bp_box **box) {
+  const void *block = bp_block_at(L, index);
+  bp_array *array = &operands->array[k];
+  operands->node[k] = BP_NONE;
+  if (block == NULL) {
+    if (lua_type(L, index) != LUA_TNUMBER) return false;
+    operands->number[k] = lua_tonumber(L, index);
+    *array = bp_number_at(&operands->number[k]);
+  } else if (bp_has_mark(block, &s->variable_mark)) {
+    const bp_variable *variable = block;
+    if (!bp_is_recording(variable) || (*box != NULL && *box != variable->box))
+      bp_refuse_variable(L, s, variable, *box, name);
+    *box = variable->box;
+    const bp_node *node = &variable->box->tape.nodes[variable->node];
+    if (node->object) return false;
+    operands->node[k] = variable->node;
+    *array = node->value;
+    if (array->rank != 0) return true;
+    operands->number[k] = node->number;
+    array->data = &operands->number[k];
+  } else if (bp_has_mark(block, &s->array_mark)) {
+    bp_check_usable(L, s, block, name);
+    *array = ((const bp_handle *)block)->array;
+  } else {
+    return false;
+  }
+  return true;
+}
 
 /* Pushes a userdata with room for so many operands. */
 void bp_push_operands(lua_State *L, size_t count, bp_operands *operands);

@@ -5,36 +5,26 @@
 
 /* ---- finding ----------------------------------------------------------------------------------------------------- */
 
-/* The block of a full userdata that is large enough for a mark, or NULL. A light one has no length. */
-static inline void *block_at(lua_State *L, int index) {
-  void *block = lua_touserdata(L, index);
-  return block != NULL && lua_rawlen(L, index) >= sizeof(void *) ? block : NULL;
-}
-
-static inline bool has_mark(const void *block, const void *mark) {
-  return *(const void *const *)block == mark;
-}
-
 bool bp_is_ours(lua_State *L, bp_state *s, int index) {
-  void *block = block_at(L, index);
-  return block != NULL && (has_mark(block, &s->array_mark) || has_mark(block, &s->variable_mark));
+  void *block = bp_block_at(L, index);
+  return block != NULL && (bp_has_mark(block, &s->array_mark) || bp_has_mark(block, &s->variable_mark));
 }
 
 bp_handle *bp_handle_at(lua_State *L, bp_state *s, int index) {
-  void *block = block_at(L, index);
-  return block != NULL && has_mark(block, &s->array_mark) ? block : NULL;
+  void *block = bp_block_at(L, index);
+  return block != NULL && bp_has_mark(block, &s->array_mark) ? block : NULL;
 }
 
 bp_variable *bp_variable_at(lua_State *L, bp_state *s, int index) {
-  void *block = block_at(L, index);
-  return block != NULL && has_mark(block, &s->variable_mark) ? block : NULL;
+  void *block = bp_block_at(L, index);
+  return block != NULL && bp_has_mark(block, &s->variable_mark) ? block : NULL;
 }
 
-static void check_usable(lua_State *L, bp_state *s, const bp_handle *handle, const char *name) {
+void bp_refuse_array(lua_State *L, bp_state *s, const bp_handle *handle, const char *name) {
   if (handle->given)
     bp_raise(L, s, "%s: the array was given to a gradient by the pullback that returned it; clone it to keep it", name);
-  if (handle->array.rank == 0) bp_raise(L, s, "%s: the array was released", name);
   if (s->cx.closed) bp_raise(L, s, "%s: the state is ending", name);
+  bp_raise(L, s, "%s: the array was released", name);
 }
 
 bp_handle *bp_check_array(lua_State *L, bp_state *s, int index, const char *name) {
@@ -48,7 +38,7 @@ bp_handle *bp_check_array(lua_State *L, bp_state *s, int index, const char *name
     if (number == 0) bp_raise(L, s, "%s: expected a vector or matrix before the colon, got %s%s", name, got, hint);
     bp_raise(L, s, "%s: argument %d: expected a vector or matrix, got %s%s", name, number, got, hint);
   }
-  check_usable(L, s, handle, name);
+  bp_check_usable(L, s, handle, name);
   bp_pending_compute(&s->cx, &handle->array);
   return handle;
 }
@@ -75,11 +65,13 @@ bp_handle *bp_check_writable(lua_State *L, bp_state *s, int index, const char *n
   return handle;
 }
 
-bp_box *bp_check_variable(lua_State *L, bp_state *s, const bp_variable *variable, const char *name) {
-  const bp_tape *tape = &variable->box->tape;
-  if (variable->generation != tape->generation || tape->sealed)
-    bp_raise(L, s, "%s: a tracked value is used after the call that tracked it has ended", name);
-  return variable->box;
+void bp_refuse_variable(lua_State *L, bp_state *s, const bp_variable *variable, const bp_box *other, const char *name) {
+  if (variable->generation == variable->box->tape.generation && other != NULL && other != variable->box)
+    bp_raise(L, s,
+             "%s: the operands are tracked by two different calls, one inside another (that is not "
+             "supported: pass the inner call plain values, with bp.value)",
+             name);
+  bp_raise(L, s, "%s: a tracked value is used after the call that tracked it has ended", name);
 }
 
 /* ---- making ------------------------------------------------------------------------------------------------------ */
@@ -173,44 +165,9 @@ void bp_push_variable(lua_State *L, bp_state *s, bp_box *box, bp_index node) {
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
-static bool read_variable(lua_State *L, bp_state *s, const bp_variable *variable, const char *name,
-                          bp_operands *operands, size_t k, bp_box **box) {
-  bool live = variable->generation == variable->box->tape.generation;
-  if (live && *box != NULL && *box != variable->box)
-    bp_raise(L, s,
-             "%s: the operands are tracked by two different calls, one inside another (that is not "
-             "supported: pass the inner call plain values, with bp.value)",
-             name);
-  bp_box *found = bp_check_variable(L, s, variable, name);
-  *box = found;
-  const bp_node *node = &found->tape.nodes[variable->node];
-  if (node->object) return false;
-  operands->node[k] = variable->node;
-  operands->array[k] = node->value;
-  if (node->value.rank != 0) return true;
-  operands->number[k] = node->number;
-  operands->array[k].data = &operands->number[k];
-  return true;
-}
-
 bool bp_read_pending(lua_State *L, bp_state *s, int index, const char *name, bp_operands *operands, size_t k,
                      bp_box **box) {
-  const void *block = block_at(L, index);
-  if (block == NULL) {
-    if (lua_type(L, index) != LUA_TNUMBER) return false;
-    operands->number[k] = lua_tonumber(L, index);
-    operands->array[k] = bp_number_at(&operands->number[k]);
-  } else if (has_mark(block, &s->variable_mark)) {
-    return read_variable(L, s, block, name, operands, k, box);
-  } else if (has_mark(block, &s->array_mark)) {
-    const bp_handle *handle = block;
-    check_usable(L, s, handle, name);
-    operands->array[k] = handle->array;
-  } else {
-    return false;
-  }
-  operands->node[k] = BP_NONE;
-  return true;
+  return bp_read_in_line(L, s, index, name, operands, k, box);
 }
 
 bool bp_read_operand(lua_State *L, bp_state *s, int index, const char *name, bp_operands *operands, size_t k,

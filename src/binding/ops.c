@@ -374,7 +374,7 @@ static int call_plain(lua_State *L, bp_state *s, const entry *e, bool is_operato
     const uint32_t epoch = s->epoch;
     a.box = NULL;
     for (int k = 0; k < e->count; k++)
-      if (!bp_read_pending(L, s, k + 1, e->name, &a.operands, (size_t)k, &a.box))
+      if (!bp_read_in_line(L, s, k + 1, e->name, &a.operands, (size_t)k, &a.box))
         return refuse(L, s, e, k + 1, is_operator);
     tape = a.box == NULL ? NULL : &a.box->tape;
     if (handle == NULL && may_give_arrays(e, &a)) {

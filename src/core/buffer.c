@@ -124,13 +124,11 @@ static void end_loan(bp_context *cx, bp_buffer *buffer) {
 }
 
 /* One reference is left to the host where there is a loan. */
-void bp_buffer_release(bp_context *cx, bp_buffer *buffer) {
-  if (buffer == NULL || --buffer->references > 1) return;
+void bp_buffer_let_go(bp_context *cx, bp_buffer *buffer) {
   if (buffer->loan != NULL) {
-    end_loan(cx, buffer);
+    if (buffer->references == 1) end_loan(cx, buffer);
     return;
   }
-  if (buffer->references > 0) return;
   if (buffer->pending != 0) bp_pending_drop(cx, buffer);
   cx->stats.bytes_live -= buffer->capacity;
   if (cx->closed || !POOLED) {

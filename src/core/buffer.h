@@ -33,9 +33,9 @@ struct bp_buffer {
 enum { BP_ALIGNMENT = 64, BP_SIZE_CLASSES = 128 };
 
 typedef struct bp_pool {
-  bp_buffer *freed[BP_SIZE_CLASSES]; /* most recently freed first */
   size_t peak_live;
-  bp_buffer *all; /* what there is, in use or not */
+  bp_buffer *all;                    /* what there is, in use or not */
+  bp_buffer *freed[BP_SIZE_CLASSES]; /* most recently freed first */
 } bp_pool;
 
 /* A buffer of at least `bytes` with one reference, or NULL when the allocator refuses. */
@@ -44,8 +44,13 @@ bp_buffer *bp_buffer_new(bp_context *cx, size_t bytes);
 /* The header of the host's memory with one reference beside the host's, or NULL when the allocator refuses. */
 bp_buffer *bp_buffer_borrow(bp_context *cx, const bp_loan *loan);
 
+/* Nobody has the buffer any more, or it is borrowed and one less has it. */
+void bp_buffer_let_go(bp_context *cx, bp_buffer *buffer);
+
 /* Gives one reference back; the last one sends the buffer to the pool, or ends the loan. NULL is allowed. */
-void bp_buffer_release(bp_context *cx, bp_buffer *buffer);
+static inline void bp_buffer_release(bp_context *cx, bp_buffer *buffer) {
+  if (buffer != NULL && (--buffer->references == 0 || buffer->loan != NULL)) bp_buffer_let_go(cx, buffer);
+}
 
 static inline void bp_buffer_retain(bp_buffer *buffer) {
   if (buffer != NULL) buffer->references++;

@@ -31,19 +31,21 @@ enum { BP_MAX_PENDING = 16 };
 struct bp_loops;
 struct bp_tape;
 
+/* What every operation looks at stands together at the beginning: a step that streams megabytes through the cache has
+ * to fetch each line of this again. */
 struct bp_context {
-  bp_allocator *allocate;
-  void *allocator_data;
-  bp_pool pool;
-  bp_stats stats;
   const struct bp_loops *loops[2]; /* the kernels of the processor's SIMD level, by dtype */
   bool check_finite;               /* the first operation that makes a NaN or inf is an error */
   bool timing;                     /* every node notes what its rules took */
   bool matrices_wait;              /* a pullback runs: see pending.h */
+  bool closed;                     /* the state is ending: nothing can be allocated any more */
   uint32_t pending_count;
-  bp_pending pending[BP_MAX_PENDING];
+  bp_stats stats;
+  bp_pool pool;
+  bp_allocator *allocate;
+  void *allocator_data;
   struct bp_tape *keepers; /* sweeps that keep factors, to be multiplied at the end */
-  bool closed;             /* the state is ending: nothing can be allocated any more */
+  bp_pending pending[BP_MAX_PENDING];
   char message[512];
 };
 

@@ -84,7 +84,3 @@ static const bp_op rows[] = {
 };
 
 FAMILY(arithmetic);
-
-bool bp_is_mul(const bp_op *op) {
-  return op->forward == binary_forward && bp_formula_of(op)->loop == BP_LOOP(mul);
-}

@@ -97,11 +97,3 @@ int64_t bp_activation_number(const char *name) {
 size_t bp_activation_loop(int64_t number) {
   return activations[number - 1].loop;
 }
-
-bool bp_is_log(const bp_op *op) {
-  return op->forward == unary_forward && bp_formula_of(op)->loop == BP_LOOP(log);
-}
-
-bool bp_is_square(const bp_op *op) {
-  return op->forward == unary_forward && bp_formula_of(op)->loop == BP_LOOP(square);
-}

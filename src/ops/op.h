@@ -61,9 +61,9 @@ int64_t bp_activation_number(const char *name);
 size_t bp_activation_loop(int64_t number);
 
 /* For the patterns that the sweep recognises. */
-bool bp_is_log(const bp_op *op);
-bool bp_is_square(const bp_op *op);
-bool bp_is_mul(const bp_op *op);
+static inline bool bp_is_formula(const bp_op *op, size_t loop) {
+  return (op->flags & BP_OP_FORMULA) != 0 && bp_formula_of(op)->loop == loop;
+}
 bool bp_is_softmax(const bp_op *op);
 /* What each element of x counts in the sum or the mean of all; 0 for other operations. */
 double bp_weight_in_sum(const bp_op *op, const bp_array *x);

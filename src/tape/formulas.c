@@ -63,16 +63,59 @@ static const bp_array *shaping(const bp_operands *operands) {
   return x->rank == 0 || is_like(x, y) ? y : NULL;
 }
 
+/* Its elements follow each other. */
+static bool is_run(const bp_array *x) {
+  return x->stride == x->cols;
+}
+
+#define LOOP_OF(type, cx, op, dtype) \
+  ((const type *)(const void *)((const char *)bp_loops_of(cx, dtype)->map + bp_formula_of(op)->loop))
+
+static void forward(bp_context *cx, const bp_op *op, const bp_array *x, const bp_array *y,
+                    const bp_attributes *attributes, bp_array *z) {
+  const size_t n = bp_count(z);
+  if (y == NULL) {
+    if (is_run(x))
+      LOOP_OF(bp_unary, cx, op, z->dtype)->forward(n, x->data, z->data, parameters_of(attributes));
+    else
+      bp_map_unary(cx, bp_formula_of(op)->loop, parameters_of(attributes), x, z);
+  } else if (x->rank != 0 && y->rank != 0 && is_run(x) && is_run(y)) {
+    LOOP_OF(bp_binary, cx, op, z->dtype)->forward(n, x->data, 1, y->data, 1, z->data);
+  } else {
+    bp_map_binary(cx, bp_formula_of(op)->loop, x, y, z);
+  }
+}
+
 static bp_status apply_to_arrays(bp_context *cx, const bp_op *op, const bp_operands *operands,
                                  const bp_attributes *attributes, const bp_array *like, bp_array *result) {
-  const size_t loop = bp_formula_of(op)->loop;
   *result = bp_shape_like(like);
   if (bp_array_allocate(cx, result) != BP_OK) return BP_NOMEM;
   for (size_t k = 0; k < operands->count && cx->pending_count != 0; k++) bp_pending_compute(cx, &operands->array[k]);
-  if (operands->count == 1)
-    bp_map_unary(cx, loop, parameters_of(attributes), &operands->array[0], result);
-  else
-    bp_map_binary(cx, loop, &operands->array[0], &operands->array[1], result);
+  forward(cx, op, &operands->array[0], operands->count == 2 ? &operands->array[1] : NULL, attributes, result);
+  return BP_OK;
+}
+
+/* Records what has been computed; the tape takes the result's reference, unless there is no memory. */
+static bp_status record(bp_tape *tape, const bp_op *op, const bp_operands *operands, const bp_attributes *attributes,
+                        const bp_array *result, bp_index *index) {
+  const size_t count = operands->count;
+  bp_index inputs[2] = {0};
+  if (bp_tape_reserve(tape, 3, 2) != BP_OK) return BP_NOMEM;
+  for (size_t k = 0; k < count; k++) {
+    inputs[k] = operands->node[k];
+    if (inputs[k] == BP_NONE) inputs[k] = bp_tape_constant(tape, &operands->array[k]);
+    tape->nodes[inputs[k]].uses++;
+  }
+  *index = bp_tape_add_node(tape, BP_NODE_RESULT, result);
+  if (result->buffer != NULL) result->buffer->references--;
+  bp_node *node = &tape->nodes[*index];
+  node->op = op;
+  node->input_count = (uint32_t)count;
+  node->input[0] = inputs[0];
+  node->input[1] = inputs[1];
+  if (attributes != NULL) node->attributes = bp_tape_add_attributes(tape, attributes);
+  if (count > tape->most_inputs) tape->most_inputs = count;
+  tape->cx->stats.nodes++;
   return BP_OK;
 }
 
@@ -118,59 +161,75 @@ static void pass(bp_slot *from, bp_slot *to, bool last) {
     bp_slot_share(to, &from->gradient);
 }
 
-/* Where an input's contribution goes: for the last one the cotangent's own storage will do, if nobody else has it. */
-static bp_status open_slot(bp_context *cx, bp_slot *from, const side *s, bool last, bp_gradient *d) {
+/* Where an input's contribution goes: for the last one the cotangent's own storage will do, if nobody else has it. The
+ * cotangent can still be read in the slot that it is handed over from. */
+static bp_status open_slot(bp_context *cx, bp_slot *from, const side *s, bool last, bool *accumulate) {
   bp_slot *slot = s->slot;
-  d->accumulate = slot->state != BP_SLOT_EMPTY;
-  if (s->value->rank == 0) {
-    d->to = bp_number_at(&slot->number);
-    slot->state = BP_SLOT_OWNED;
-    return BP_OK;
-  }
-  if (!d->accumulate && last && bp_slot_is_alone(from)) {
-    hand_over(from, slot);
-  } else if (!d->accumulate) {
+  *accumulate = slot->state != BP_SLOT_EMPTY;
+  if (*accumulate) return BP_OK;
+  if (s->value->rank != 0 && last && bp_slot_is_alone(from)) return hand_over(from, slot), BP_OK;
+  if (s->value->rank != 0) {
     slot->gradient = bp_shape_like(s->value);
     if (bp_array_allocate(cx, &slot->gradient) != BP_OK) return BP_NOMEM;
-    slot->state = BP_SLOT_OWNED;
   }
-  d->to = slot->gradient;
+  slot->state = BP_SLOT_OWNED;
   return BP_OK;
+}
+
+/* The contribution to input k, whose slot is open. */
+static void backward(bp_tape *tape, const bp_node *node, size_t k, const bp_array *g, const side *sides,
+                     bool accumulate) {
+  bp_context *cx = tape->cx;
+  const bp_array *x = sides[0].value, *y = sides[node->input_count - 1].value, *z = &node->value;
+  const bp_array *to = &sides[k].slot->gradient;
+  const double *parameters = parameters_of_node(tape, node);
+  if ((x == y || is_like(x, y)) && is_run(g) && is_run(x) && is_run(y) && is_run(to)) {
+    const size_t n = bp_count(z);
+    if (accumulate) cx->stats.additions++;
+    if (node->input_count == 1)
+      LOOP_OF(bp_unary, cx, node->op, z->dtype)
+          ->backward(n, g->data, x->data, z->data, to->data, accumulate, parameters);
+    else
+      LOOP_OF(bp_binary, cx, node->op, z->dtype)
+          ->backward[k](n, g->data, x->data, 1, y->data, 1, z->data, to->data, accumulate);
+    return;
+  }
+  const bp_gradient d = {.to = sides[k].value->rank == 0 ? bp_number_at(&sides[k].slot->number) : *to,
+                         .accumulate = accumulate};
+  if (node->input_count == 1)
+    bp_map_unary_adjoint(cx, bp_formula_of(node->op)->loop, parameters, g, x, z, &d);
+  else
+    bp_map_binary_adjoint(cx, bp_formula_of(node->op)->loop, (int)k, g, x, y, z, &d);
 }
 
 static bool sweep_arrays(bp_tape *tape, bp_index index, bp_status *status) {
   const bp_node *node = &tape->nodes[index];
-  const bp_op *op = node->op;
   const bp_index *input = node->input;
   const size_t count = node->input_count;
-  const bool unread = (op->flags & BP_OP_VALUES_UNREAD) != 0;
+  const unsigned passes = node->op->passes;
+  const bool unread = (node->op->flags & BP_OP_VALUES_UNREAD) != 0;
   bp_slot *slot = &tape->slots[index];
   side sides[2];
   if (slot->state == BP_SLOT_PARTIAL || (!unread && bp_node_is_changed(node))) return false;
   /* Of f(x, x) the second would find what the first has shared. */
-  if (op->passes != 0 && input[0] == input[count - 1]) return false;
+  if (passes != 0 && input[0] == input[count - 1]) return false;
   size_t last = 0;
   for (size_t k = 0; k < count; k++) {
     read_side(tape, input[k], &sides[k]);
     if (!is_simple(tape, input[k], &sides[k], &node->value, unread)) return false;
     if (sides[k].node->needs) last = k + 1;
   }
-  const size_t loop = bp_formula_of(op)->loop;
-  const bp_array g = slot->gradient;
   for (size_t k = 0; k < last; k++) {
     const side *s = &sides[k];
-    bp_gradient d;
+    bool accumulate;
     if (!s->node->needs) continue;
-    if ((op->passes >> k & 1) != 0 && s->slot->state == BP_SLOT_EMPTY && s->value->rank != 0) {
+    if ((passes >> k & 1) != 0 && s->slot->state == BP_SLOT_EMPTY && s->value->rank != 0) {
       pass(slot, s->slot, k + 1 == last);
       continue;
     }
-    *status = open_slot(tape->cx, slot, s, k + 1 == last, &d);
+    *status = open_slot(tape->cx, slot, s, k + 1 == last, &accumulate);
     if (*status != BP_OK) return true;
-    if (count == 1)
-      bp_map_unary_adjoint(tape->cx, loop, parameters_of_node(tape, node), &g, s->value, &node->value, &d);
-    else
-      bp_map_binary_adjoint(tape->cx, loop, (int)k, &g, sides[0].value, sides[1].value, &node->value, &d);
+    backward(tape, node, k, &slot->gradient, sides, accumulate);
   }
   return true;
 }
@@ -189,7 +248,7 @@ bool bp_formula_apply(bp_context *cx, bp_tape *tape, const bp_op *op, const bp_o
     *status = apply_to_arrays(cx, op, operands, attributes, like, &outcome->array);
   }
   if (tape == NULL || op->backward == NULL || *status != BP_OK) return true;
-  *status = bp_tape_record_simple(tape, op, operands, attributes, &outcome->array, &outcome->node);
+  *status = record(tape, op, operands, attributes, &outcome->array, &outcome->node);
   if (*status != BP_OK) bp_buffer_release(cx, outcome->array.buffer);
   return true;
 }

@@ -390,7 +390,7 @@ static bp_status check_versions(bp_tape *tape, bp_index first, size_t result_cou
 /* The logarithm of a softmax that nothing else uses: g - sum(g) p is the adjoint of both together, finite also where the
  * softmax has underflowed to 0 and the logarithm's own slope is infinite. */
 static bool is_log_of_softmax(const bp_tape *tape, const bp_node *node) {
-  if (!bp_is_log(node->op)) return false;
+  if (!bp_is_formula(node->op, BP_LOOP(log))) return false;
   const bp_index input = node->input[0];
   const bp_node *inner = &tape->nodes[input];
   return inner->op != NULL && bp_is_softmax(inner->op) && inner->uses == 1 && inner->root == input &&
@@ -415,9 +415,11 @@ static bool run_sum_of_products(bp_tape *tape, bp_index index, bp_status *status
   const double weight = bp_weight_in_sum(node->op, &inner->value);
   if (weight == 0 || node->value.rank != 0 || inner->value.rank == 0 || inner->op == NULL || inner->uses != 1)
     return false;
-  const bool square = bp_is_square(inner->op);
+  const bool square = bp_is_formula(inner->op, BP_LOOP(square));
   const double scale = weight * tape->slots[index].number;
-  if ((!square && !bp_is_mul(inner->op)) || tape->slots[inner_index].state != BP_SLOT_EMPTY || scale == 0) return false;
+  if ((!square && !bp_is_formula(inner->op, BP_LOOP(mul))) || tape->slots[inner_index].state != BP_SLOT_EMPTY ||
+      scale == 0)
+    return false;
   const bp_index *inputs = inner->input;
   const size_t count = inner->input_count;
   for (size_t k = 0; k < count; k++)
@@ -539,11 +541,11 @@ bp_status bp_sweep_run(bp_tape *tape, void *host) {
     if (node->first != index) continue;
     if (reached && node->kind == BP_NODE_RESULT) status = visit(tape, index, end - k, host);
     if (status != BP_OK) tape->culprit = index;
-    for (size_t r = k; r < end; r++) {
-      if (status == BP_OK) empty(tape->cx, &tape->slots[r]);
-      forget_value(tape, (bp_index)r);
-    }
-    end = k;
+    do {
+      end--;
+      if (status == BP_OK) empty(tape->cx, &tape->slots[end]);
+      forget_value(tape, (bp_index)end);
+    } while (end > k);
     reached = false;
   }
   tape->sweeping = false;

@@ -13,6 +13,7 @@ void bp_tape_open(bp_tape *tape, bp_context *cx, uint32_t generation) {
   tape->check_finite = cx->check_finite;
   tape->leaf_count = 0;
   tape->culprit = BP_NONE;
+  for (size_t k = 0; k < BP_RECENT_CONSTANTS; k++) tape->constants[k] = BP_NONE;
 }
 
 static void release_attributes(bp_context *cx, bp_attributes *a) {
@@ -55,11 +56,8 @@ void bp_tape_destroy(bp_tape *tape) {
        ? BP_OK                                     \
        : bp_grow((tape)->cx, (void **)&(tape)->list, &(tape)->capacity, (tape)->count + (more), sizeof *(tape)->list))
 
-static bp_status reserve(bp_tape *tape, size_t nodes, size_t inputs) {
+bp_status bp_tape_grow(bp_tape *tape, size_t nodes, size_t inputs) {
   if (tape->node_count + nodes >= BP_NONE) return bp_fail(tape->cx, "bp.grad: too many operations for one tape");
-  if (tape->node_count + nodes <= tape->node_capacity && inputs <= 3 &&
-      tape->attributes_count < tape->attributes_capacity)
-    return BP_OK;
   bp_status status = RESERVE(tape, nodes, node_count, node_capacity, nodes);
   if (status == BP_OK && inputs > 3) status = RESERVE(tape, inputs, inputs_count, inputs_capacity, inputs);
   if (status == BP_OK) status = RESERVE(tape, attributes, attributes_count, attributes_capacity, 1);
@@ -68,24 +66,21 @@ static bp_status reserve(bp_tape *tape, size_t nodes, size_t inputs) {
 
 /* ---- nodes: room has been reserved ------------------------------------------------------------------------------- */
 
-static inline bp_index add_node(bp_tape *tape, bp_node_kind kind, const bp_array *value) {
-  bp_index index = (bp_index)tape->node_count++;
-  bp_node *node = &tape->nodes[index];
-  node->op = NULL;
-  node->value = *value;
-  node->number = value->rank == 0 ? *(const double *)value->data : 0;
-  node->input_count = 0;
-  node->version = value->buffer == NULL ? 0 : value->buffer->version;
-  node->attributes = 0;
-  node->uses = 0;
-  node->root = index;
-  node->kind = (uint8_t)kind;
-  node->needs = kind != BP_NODE_CONSTANT;
-  node->object = false;
-  node->first = index;
-  node->forward = node->backward = 0;
-  bp_buffer_retain(value->buffer);
-  return index;
+static bool is_constant(const bp_node *node, const bp_array *value) {
+  const bp_array *known = &node->value;
+  if (known->rank != value->rank || known->buffer != value->buffer) return false;
+  if (value->rank == 0) return memcmp(&node->number, value->data, sizeof node->number) == 0;
+  return known->data == value->data && known->rows == value->rows && known->cols == value->cols &&
+         known->stride == value->stride && known->dtype == value->dtype && !bp_node_is_changed(node);
+}
+
+bp_index bp_tape_constant(bp_tape *tape, const bp_array *value) {
+  uint64_t key = (uintptr_t)value->data >> 7;
+  if (value->rank == 0) memcpy(&key, value->data, sizeof key), key >>= 48;
+  bp_index *recent = &tape->constants[key % BP_RECENT_CONSTANTS];
+  if (*recent == BP_NONE || !is_constant(&tape->nodes[*recent], value))
+    *recent = bp_tape_add_node(tape, BP_NODE_CONSTANT, value);
+  return *recent;
 }
 
 bp_array bp_node_value(bp_tape *tape, bp_index index) {
@@ -96,11 +91,11 @@ bp_array bp_node_value(bp_tape *tape, bp_index index) {
 }
 
 bp_status bp_tape_leaf(bp_tape *tape, const bp_array *value, const bp_array *into, bp_index *leaf) {
-  bp_status status = reserve(tape, 1, 0);
+  bp_status status = bp_tape_reserve(tape, 1, 0);
   size_t into_needed = tape->leaf_count + 1 - tape->into_count;
   if (status == BP_OK && into != NULL) status = RESERVE(tape, into, into_count, into_capacity, into_needed);
   if (status != BP_OK) return status;
-  *leaf = add_node(tape, BP_NODE_LEAF, value);
+  *leaf = bp_tape_add_node(tape, BP_NODE_LEAF, value);
   if (into != NULL) {
     while (tape->into_count < *leaf) tape->into[tape->into_count++] = bp_shape_number();
     tape->into[tape->into_count++] = *into;
@@ -147,8 +142,7 @@ static void set_inputs(bp_tape *tape, bp_node *node, const bp_index *inputs, siz
     node->input[0] = (bp_index)(inputs - tape->inputs);
 }
 
-/* Takes the attributes over. */
-static uint32_t add_attributes(bp_tape *tape, const bp_attributes *attributes) {
+uint32_t bp_tape_add_attributes(bp_tape *tape, const bp_attributes *attributes) {
   tape->attributes[tape->attributes_count++] = *attributes;
   return (uint32_t)tape->attributes_count;
 }
@@ -163,7 +157,7 @@ static const bp_index *operand_nodes(bp_tape *tape, const bp_operands *operands,
   }
   for (size_t k = 0; k < count; k++) {
     bp_index node = operands->node[k];
-    nodes[k] = node != BP_NONE ? node : add_node(tape, BP_NODE_CONSTANT, &operands->array[k]);
+    nodes[k] = node != BP_NONE ? node : bp_tape_constant(tape, &operands->array[k]);
     tape->nodes[nodes[k]].uses++;
   }
   return nodes;
@@ -178,13 +172,13 @@ static bp_index root_of_view(const bp_tape *tape, const bp_array *result, const 
 bp_status bp_tape_record(bp_tape *tape, const bp_op *op, const bp_operands *operands, const bp_attributes *attributes,
                          const bp_array *results, const bool *objects, size_t result_count, bp_index *first) {
   size_t count = operands->count;
-  bp_status status = reserve(tape, count + result_count, count);
+  bp_status status = bp_tape_reserve(tape, count + result_count, count);
   if (status != BP_OK) return status;
   bp_index few[3];
   const bp_index *inputs = operand_nodes(tape, operands, few);
-  uint32_t place = attributes == NULL ? 0 : add_attributes(tape, attributes);
+  uint32_t place = attributes == NULL ? 0 : bp_tape_add_attributes(tape, attributes);
   for (size_t k = 0; k < result_count; k++) {
-    bp_index index = add_node(tape, BP_NODE_RESULT, &results[k]);
+    bp_index index = bp_tape_add_node(tape, BP_NODE_RESULT, &results[k]);
     bp_node *node = &tape->nodes[index];
     if (k == 0) *first = index;
     node->op = op;
@@ -198,29 +192,6 @@ bp_status bp_tape_record(bp_tape *tape, const bp_op *op, const bp_operands *oper
     }
   }
   if (count > tape->most_inputs) tape->most_inputs = count;
-  tape->cx->stats.nodes++;
-  return BP_OK;
-}
-
-bp_status bp_tape_record_simple(bp_tape *tape, const bp_op *op, const bp_operands *operands,
-                                const bp_attributes *attributes, const bp_array *result, bp_index *index) {
-  bp_index inputs[2] = {0};
-  bp_status status = reserve(tape, 3, 2);
-  if (status != BP_OK) return status;
-  for (size_t k = 0; k < operands->count; k++) {
-    bp_index node = operands->node[k];
-    inputs[k] = node != BP_NONE ? node : add_node(tape, BP_NODE_CONSTANT, &operands->array[k]);
-    tape->nodes[inputs[k]].uses++;
-  }
-  *index = add_node(tape, BP_NODE_RESULT, result);
-  if (result->buffer != NULL) result->buffer->references--;
-  bp_node *node = &tape->nodes[*index];
-  node->op = op;
-  node->attributes = attributes == NULL ? 0 : add_attributes(tape, attributes);
-  node->input_count = (uint32_t)operands->count;
-  node->input[0] = inputs[0];
-  node->input[1] = inputs[1];
-  if (operands->count > tape->most_inputs) tape->most_inputs = operands->count;
   tape->cx->stats.nodes++;
   return BP_OK;
 }

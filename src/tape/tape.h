@@ -76,6 +76,8 @@ typedef struct bp_aside {
   bool used;
 } bp_aside;
 
+enum { BP_RECENT_CONSTANTS = 8 };
+
 typedef struct bp_tape {
   bp_context *cx;
   uint32_t generation; /* 0 while it is in no use */
@@ -99,6 +101,7 @@ typedef struct bp_tape {
   struct bp_tape *next_keeper; /* in the context's list, while there are pairs */
   bp_array *into;              /* where given: the leaves' gradients go there */
   size_t into_count, into_capacity;
+  bp_index constants[BP_RECENT_CONSTANTS]; /* by address or number: an operand that is met again is the same node */
   size_t most_inputs; /* of an operation recorded: what the next three lists have room for in a sweep */
   bp_array *arrays;
   size_t array_capacity;
@@ -153,9 +156,39 @@ bp_status bp_apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operands *
 bp_status bp_tape_record(bp_tape *tape, const bp_op *op, const bp_operands *operands, const bp_attributes *attributes,
                          const bp_array *results, const bool *objects, size_t result_count, bp_index *first);
 
-/* The same for one result, which is no view, of at most two operands. Takes the result's reference, unless it fails. */
-bp_status bp_tape_record_simple(bp_tape *tape, const bp_op *op, const bp_operands *operands,
-                                const bp_attributes *attributes, const bp_array *result, bp_index *index);
+/* Makes room for so many nodes, for the inputs of one where they are more than three, and for attributes. */
+bp_status bp_tape_grow(bp_tape *tape, size_t nodes, size_t inputs);
+
+static inline bp_status bp_tape_reserve(bp_tape *tape, size_t nodes, size_t inputs) {
+  bool room = tape->node_count + nodes <= tape->node_capacity && tape->node_count + nodes < BP_NONE && inputs <= 3 &&
+              tape->attributes_count < tape->attributes_capacity;
+  return room ? BP_OK : bp_tape_grow(tape, nodes, inputs);
+}
+
+/* Adds a node; there is room. It takes a reference of its own. */
+static inline bp_index bp_tape_add_node(bp_tape *tape, bp_node_kind kind, const bp_array *value) {
+  const bp_index index = (bp_index)tape->node_count++;
+  bp_node *node = &tape->nodes[index];
+  node->op = NULL;
+  node->value = *value;
+  node->number = value->rank == 0 ? *(const double *)value->data : 0;
+  node->input_count = 0;
+  node->uses = 0;
+  node->version = value->buffer == NULL ? 0 : value->buffer->version;
+  node->attributes = 0;
+  node->root = node->first = index;
+  node->forward = node->backward = 0;
+  node->kind = (uint8_t)kind;
+  node->needs = kind != BP_NODE_CONSTANT;
+  node->object = false;
+  bp_buffer_retain(value->buffer);
+  return index;
+}
+
+/* A plain operand as a node; there is room. */
+bp_index bp_tape_constant(bp_tape *tape, const bp_array *value);
+/* Takes the attributes over: their place plus 1; there is room. */
+uint32_t bp_tape_add_attributes(bp_tape *tape, const bp_attributes *attributes);
 
 /* A node's value; a number's data points into the tape and is good until something is recorded. */
 bp_array bp_node_value(bp_tape *tape, bp_index index);
