@@ -441,3 +441,73 @@ describe("P09: additions and zero fills", function()
     assert(elements[2] <= 1, elements[2] .. " zero fills")
   end)
 end)
+
+-- An operand that is met again may be one node on the tape, if nothing tells the two times apart.
+describe("a plain operand that is met again", function()
+  local x = bp.vector{ 1, 2, 3 }
+
+  it("is told from another number of the same size", function()
+    local _, pullback <close> = bp.vjp(function(v) return { 1 / (v * 0.0), v / 0.0, v / -0.0 } end, bp.vector{ 2, 3 })
+    same({ math.huge, math.huge }, pullback{ [2] = bp.ones(2) })
+    same({ -math.huge, -math.huge }, pullback{ [3] = bp.ones(2) })
+    local nan = bp.grad(function(s) return s * 2 + s * (0 / 0) end)(1.0)
+    assert.is_true(nan ~= nan)
+    assert.equal(2 + 2.0000000000000004 + 1e300, bp.grad(function(s)
+      return s * 2 + s * 2.0000000000000004 + s * 1e300
+    end)(1.0))
+  end)
+
+  it("is told from another window of its storage", function()
+    local m = bp.matrix{ { 1, 2, 3 }, { 4, 5, 6 }, { 7, 8, 9 } }
+    local column, flat = bp.column(m, 1), bp.flatten(m)
+    same({ 1 + 1 + 4 + 1, 2 + 4 + 5 + 2, 3 + 7 + 6 + 3 }, bp.grad(function(v)
+      return v * m[1] + v * column + v * m[2] + v * bp.slice(flat, 1, 3)
+    end)(x))
+    same({ 1 + 1, 2 + 2, 3, 4 }, bp.grad(function(v)
+      return bp.sum(v * bp.slice(flat, 1, 4)) + bp.sum(bp.slice(v, 1, 2) * bp.slice(flat, 1, 2))
+    end)(bp.ones(4)))
+  end)
+
+  it("is told from what it was before it was changed", function()
+    local a = bp.vector{ 1, 1, 1 }
+    local value, gradient = bp.value_and_grad(function(v)
+      local before = v + a
+      a:fill(10)
+      return before * 2 + (v + a)
+    end)(x)
+    same({ 2 * 2 + 11, 2 * 3 + 12, 2 * 4 + 13 }, value)
+    same({ 3, 3, 3 }, gradient)
+    same({ 11, 11, 11 }, bp.grad(function(v)
+      local before = v + a -- which needs no value
+      a:fill(10)
+      return before + v * a
+    end)(x))
+    raises("an array that it needs (an argument) was changed in place after it was recorded", function()
+      bp.grad(function(v)
+        local before = v * a
+        a:fill(3)
+        return before + v * a
+      end)(x)
+    end)
+  end)
+
+  it("is one of many, in any order", function()
+    local constants = {}
+    for k = 1, 40 do constants[k] = k % 2 == 0 and bp.full(k, 3) or k + 0.0 end
+    local sum = 0
+    for round = 0, 2 do
+      for k = 1, 40 do sum = sum + (k * (7 + round) % 41) end
+    end
+    local function f(v)
+      local total = v * 0
+      for round = 0, 2 do
+        for k = 1, 40 do total = total + v * constants[k * (7 + round) % 41] end
+      end
+      return total
+    end
+    same({ sum, sum, sum }, bp.grad(f)(x))
+    local value, pullback <close> = bp.vjp(f, x)
+    same({ sum, 2 * sum, 3 * sum }, value)
+    for _ = 1, 2 do same({ 2 * sum, 0, sum }, pullback(bp.vector{ 2, 0, 1 })) end
+  end)
+end)
