@@ -151,6 +151,9 @@ void bp_count_unseen(bp_state *s, const bp_array *array, int count);
 /* Tells the collector of bytes it cannot see, if they are many, and has it collect all where arrays have grown too far.
  * May run finalizers. */
 void bp_report(lua_State *L, bp_state *s);
+/* Storage for a large array will be needed: where the pool has none, the collector may find some among what it has not
+ * been told about. May run finalizers. */
+void bp_report_before(lua_State *L, bp_state *s, const bp_array *shape);
 
 /* Reads a number, array or variable as operand k; false if the value is none. *box is set by the first variable and
  * compared with that of others. */

@@ -113,14 +113,24 @@ static void collect_old(lua_State *L, bp_state *s) {
   s->least_live = *live;
 }
 
-void bp_report(lua_State *L, bp_state *s) {
-  if (s->small_bytes < ENOUGH_SMALL && (s->large_count < FEW_LARGE || s->large_bytes < ENOUGH_LARGE)) return;
+static void report(lua_State *L, bp_state *s) {
   if (lua_gc(L, LUA_GCISRUNNING) != 1) return; /* stopped, or inside a finalizer, where it says -1 to all: later */
   ptrdiff_t kilobytes = (s->small_bytes + s->large_bytes) >> 10;
   s->small_bytes = s->large_bytes = s->large_count = 0;
   bp_reserve_call(L);
   lua_gc(L, LUA_GCSTEP, (int)(kilobytes < INT_MAX ? kilobytes : INT_MAX));
   collect_old(L, s);
+}
+
+void bp_report(lua_State *L, bp_state *s) {
+  if (s->small_bytes >= ENOUGH_SMALL || (s->large_count >= FEW_LARGE && s->large_bytes >= ENOUGH_LARGE)) report(L, s);
+}
+
+/* Worth it beside a Lua heap that is not much larger: of another a step sees too little. */
+void bp_report_before(lua_State *L, bp_state *s, const bp_array *shape) {
+  const size_t bytes = bp_count(shape) * bp_element_size((bp_dtype)shape->dtype);
+  if (bytes < LARGE || s->large_bytes == 0 || bp_pool_has(&s->cx, bytes)) return;
+  if (bytes >= ((size_t)lua_gc(L, LUA_GCCOUNT) << 10) / 8) report(L, s);
 }
 
 void bp_hold(bp_state *s, bp_handle *handle, const bp_array *array) {

@@ -57,6 +57,11 @@ static void drop_class(bp_context *cx, size_t size_class) {
   }
 }
 
+bool bp_pool_has(const bp_context *cx, size_t bytes) {
+  size_t capacity;
+  return cx->pool.freed[class_of(bytes, &capacity)] != NULL;
+}
+
 void bp_pool_drop(bp_context *cx) {
   for (size_t size_class = 0; size_class < BP_SIZE_CLASSES; size_class++) drop_class(cx, size_class);
 }

@@ -60,6 +60,9 @@ static inline void *bp_buffer_data(bp_buffer *buffer) {
   return (char *)buffer + BP_ALIGNMENT;
 }
 
+/* Whether there is a freed one for so many bytes. */
+bool bp_pool_has(const bp_context *cx, size_t bytes);
+
 /* Returns all pooled buffers to the allocator. */
 void bp_pool_drop(bp_context *cx);
 
