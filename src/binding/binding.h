@@ -146,6 +146,8 @@ bp_handle *bp_push_shared(lua_State *L, bp_state *s, const bp_array *array, bool
 /* Pushes a handle that shares the array at an index, so that it stays whatever finalizers release. */
 const bp_array *bp_keep_array(lua_State *L, bp_state *s, int index, const char *name);
 void bp_push_variable(lua_State *L, bp_state *s, bp_box *box, bp_index node);
+/* The same by one who has their metatable at an index. */
+void bp_push_variable_with(lua_State *L, bp_state *s, bp_box *box, bp_index node, int metatable);
 /* A handle has brought an array, which the collector does not see (count 1), or has given it back (-1). */
 void bp_count_unseen(bp_state *s, const bp_array *array, int count);
 /* Tells the collector of bytes it cannot see, if they are many, and has it collect all where arrays have grown too far.

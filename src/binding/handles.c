@@ -164,13 +164,19 @@ const bp_array *bp_keep_array(lua_State *L, bp_state *s, int index, const char *
   return &keeper->array;
 }
 
-void bp_push_variable(lua_State *L, bp_state *s, bp_box *box, bp_index node) {
+void bp_push_variable_with(lua_State *L, bp_state *s, bp_box *box, bp_index node, int metatable) {
   uint32_t generation = box->tape.generation;
   bp_reserve_call(L);
   bp_variable *variable = lua_newuserdatauv(L, sizeof *variable, 0);
   *variable = (bp_variable){&s->variable_mark, box, generation, node};
-  lua_rawgeti(L, LUA_REGISTRYINDEX, s->variable_metatable);
+  lua_pushvalue(L, metatable);
   lua_setmetatable(L, -2);
+}
+
+void bp_push_variable(lua_State *L, bp_state *s, bp_box *box, bp_index node) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->variable_metatable);
+  bp_push_variable_with(L, s, box, node, lua_gettop(L));
+  lua_replace(L, -2);
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */

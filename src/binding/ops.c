@@ -45,17 +45,20 @@ typedef struct parameter {
   char name[16];
 } parameter;
 
-/* A registered operation: upvalue 1 of its functions. */
+/* A registered operation: what its functions have as an upvalue. First what a call of the usual kind looks at. */
 typedef struct entry {
   bp_state *state;
   const bp_op *op;
+  int count; /* of the parameters */
+  bool has_attributes;
+  bool plain; /* one result, of values only: the usual case, with a way of its own */
   const char *source;
   char name[64]; /* as users see it */
   parameter parameters[MAX_PARAMETERS];
-  int count;
-  bool has_attributes;
-  bool plain; /* one result, of values only: the usual case, with a way of its own */
 } entry;
+
+/* Upvalues. The metatable of variables is at hand, since nearly every call on a tape makes one. */
+enum { ENTRY = 1, METATABLE, EVENT };
 
 /* ---- signatures -------------------------------------------------------------------------------------------------- */
 
@@ -352,7 +355,7 @@ static bool read_again(lua_State *L, bp_state *s, const entry *e, int readings) 
 /* A value that is none: of an operator perhaps a record, which has its own say. */
 static __attribute__((cold)) int refuse(lua_State *L, bp_state *s, const entry *e, int index, bool is_operator) {
   int other = lua_istable(L, 1) ? 1 : lua_istable(L, 2) ? 2 : 0;
-  if (is_operator && other != 0 && luaL_getmetafield(L, other, lua_tostring(L, lua_upvalueindex(2))) != LUA_TNIL) {
+  if (is_operator && other != 0 && luaL_getmetafield(L, other, lua_tostring(L, lua_upvalueindex(EVENT))) != LUA_TNIL) {
     lua_insert(L, 1);
     lua_settop(L, 1 + e->count);
     lua_call(L, e->count, 1);
@@ -388,7 +391,7 @@ static int call_plain(lua_State *L, bp_state *s, const entry *e, bool is_operato
   }
   if (status != BP_OK) bp_raise_status(L, s, status);
   if (outcome.node != BP_NONE) {
-    bp_push_variable(L, s, a.box, outcome.node);
+    bp_push_variable_with(L, s, a.box, outcome.node, lua_upvalueindex(METATABLE));
     if (s->cx.timing || tape->check_finite) bp_trace(L, s, a.box, outcome.node);
   } else if (outcome.array.rank == 0) {
     lua_pushnumber(L, outcome.number);
@@ -434,7 +437,7 @@ static int call(lua_State *L, bp_state *s, const entry *e, int given) {
       continue;
     }
     if (outcome->node != BP_NONE)
-      bp_push_variable(L, s, a.box, outcome->node);
+      bp_push_variable_with(L, s, a.box, outcome->node, lua_upvalueindex(METATABLE));
     else
       lua_pushnumber(L, outcome->number);
     if (handles) lua_replace(L, first + k);
@@ -449,14 +452,14 @@ static int call(lua_State *L, bp_state *s, const entry *e, int given) {
 }
 
 static int call_op(lua_State *L) {
-  const entry *e = lua_touserdata(L, lua_upvalueindex(1));
+  const entry *e = lua_touserdata(L, lua_upvalueindex(ENTRY));
   int given = lua_gettop(L);
   return e->plain && given == e->count ? call_plain(L, e->state, e, false) : call(L, e->state, e, given);
 }
 
 /* An arithmetic metamethod. Lua gives a unary one its operand twice. */
 static int call_operator(lua_State *L) {
-  const entry *e = lua_touserdata(L, lua_upvalueindex(1));
+  const entry *e = lua_touserdata(L, lua_upvalueindex(ENTRY));
   if (e->count == 1) lua_settop(L, 1);
   return call_plain(L, e->state, e, true);
 }
@@ -478,7 +481,8 @@ void bp_push_op(lua_State *L, bp_state *s, const bp_op *op, const char *source) 
   lua_pushvalue(L, -2);
   lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1); /* keeps the entry, and lists it */
   lua_pop(L, 1);
-  lua_pushcclosure(L, call_op, 1);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->variable_metatable);
+  lua_pushcclosure(L, call_op, METATABLE);
 }
 
 static void set_text(lua_State *L, const char *key, const char *text) {
@@ -523,10 +527,11 @@ static int list_rows(lua_State *L) {
 
 static void set_operator(lua_State *L, int metatable, const char *event, const char *name) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, metatable);
-  lua_getfield(L, -2, name); /* the operation's function, whose upvalue is its entry */
-  lua_getupvalue(L, -1, 1);
+  lua_getfield(L, -2, name); /* the operation's function, whose upvalues serve here too */
+  lua_getupvalue(L, -1, ENTRY);
+  lua_getupvalue(L, -2, METATABLE);
   lua_pushstring(L, event);
-  lua_pushcclosure(L, call_operator, 2);
+  lua_pushcclosure(L, call_operator, EVENT);
   lua_setfield(L, -3, event);
   lua_pop(L, 2);
 }

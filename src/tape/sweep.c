@@ -117,9 +117,10 @@ static void empty(bp_context *cx, bp_slot *slot) {
 }
 
 void bp_sweep_end(bp_tape *tape) {
-  for (size_t k = tape->slot_count; k-- > 0;) empty(tape->cx, &tape->slots[k]);
+  for (size_t k = tape->swept ? tape->leaf_count : tape->slot_count; k-- > 0;) empty(tape->cx, &tape->slots[k]);
   if (tape->pair_count != 0) drop_factors(tape);
   tape->slot_count = 0;
+  tape->swept = false;
 }
 
 static bp_array *into_of(bp_tape *tape, bp_index index) {
@@ -524,7 +525,6 @@ static inline bp_status visit(bp_tape *tape, bp_index first, size_t result_count
 /* The values of operations whose turn is over are needed no more, unless the tape is kept: the storage is free for the
  * cotangents still to come. The address stays, to tell where a view lies. */
 static void forget_value(bp_tape *tape, bp_index index) {
-  if (tape->kept) return;
   bp_buffer_release(tape->cx, tape->nodes[index].value.buffer);
   tape->nodes[index].value.buffer = NULL;
 }
@@ -534,21 +534,23 @@ bp_status bp_sweep_run(bp_tape *tape, void *host) {
   tape->sweeping = true;
   size_t end = tape->slot_count; /* one past the last result of the operation looked at */
   bool reached = false;
-  for (size_t k = tape->slot_count; k-- > tape->leaf_count && status == BP_OK;) {
-    bp_index index = (bp_index)k;
-    const bp_node *node = &tape->nodes[index];
-    reached = reached || (node->root == index && tape->slots[index].state != BP_SLOT_EMPTY);
-    if (node->first != index) continue;
-    if (reached && node->kind == BP_NODE_RESULT) status = visit(tape, index, end - k, host);
-    if (status != BP_OK) tape->culprit = index;
-    do {
-      end--;
-      if (status == BP_OK) empty(tape->cx, &tape->slots[end]);
-      forget_value(tape, (bp_index)end);
-    } while (end > k);
+  for (size_t k = end; k-- > tape->leaf_count;) {
+    const bp_node *node = &tape->nodes[k];
+    reached = reached || (tape->slots[k].state != BP_SLOT_EMPTY && node->root == k);
+    if (node->first != k) continue;
+    if (reached && node->kind == BP_NODE_RESULT) status = visit(tape, (bp_index)k, end - k, host);
+    if (status != BP_OK) {
+      tape->culprit = (bp_index)k;
+      break;
+    }
+    while (end > k) {
+      empty(tape->cx, &tape->slots[--end]);
+      if (!tape->kept) forget_value(tape, (bp_index)end);
+    }
     reached = false;
   }
   tape->sweeping = false;
+  tape->swept = status == BP_OK;
   return status;
 }
 

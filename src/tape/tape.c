@@ -9,7 +9,7 @@
 void bp_tape_open(bp_tape *tape, bp_context *cx, uint32_t generation) {
   tape->cx = cx;
   tape->generation = generation;
-  tape->sealed = tape->kept = tape->deferring = tape->sweeping = false;
+  tape->sealed = tape->kept = tape->deferring = tape->sweeping = tape->swept = false;
   tape->check_finite = cx->check_finite;
   tape->leaf_count = 0;
   tape->culprit = BP_NONE;
@@ -24,9 +24,10 @@ static void release_attributes(bp_context *cx, bp_attributes *a) {
 void bp_tape_close(bp_tape *tape) {
   if (tape->generation == 0) return;
   bp_context *cx = tape->cx;
+  const size_t held = tape->swept && !tape->kept ? tape->leaf_count : tape->node_count;
   bp_sweep_end(tape);
   /* Last recorded, first freed: the pool then hands the blocks out again in the order of the next forward. */
-  for (size_t k = tape->node_count; k-- > 0;) bp_buffer_release(cx, tape->nodes[k].value.buffer);
+  for (size_t k = held; k-- > 0;) bp_buffer_release(cx, tape->nodes[k].value.buffer);
   for (size_t k = tape->attributes_count; k-- > 0;) release_attributes(cx, &tape->attributes[k]);
   for (size_t k = tape->into_count; k-- > 0;) bp_buffer_release(cx, tape->into[k].buffer);
   tape->node_count = tape->inputs_count = tape->attributes_count = tape->into_count = 0;

@@ -78,6 +78,7 @@ typedef struct bp_aside {
 
 enum { BP_RECENT_CONSTANTS = 8 };
 
+/* First what every operation looks at. */
 typedef struct bp_tape {
   bp_context *cx;
   uint32_t generation; /* 0 while it is in no use */
@@ -86,30 +87,31 @@ typedef struct bp_tape {
   bool kept;           /* the sweep will run more than once: values must survive it */
   bool deferring;      /* products of leaf matrices are kept as factors */
   bool sweeping;
-  bp_index culprit;    /* the operation at which a sweep failed */
+  bool swept; /* to the end: the slots of all but leaves are empty, and unless it is kept their values are gone */
   bp_index leaf_count; /* leaves are the first nodes */
+  bp_index culprit;    /* the operation at which a sweep failed */
   bp_node *nodes;
   size_t node_count, node_capacity;
-  bp_index *inputs;
-  size_t inputs_count, inputs_capacity;
-  bp_attributes *attributes;
-  size_t attributes_count, attributes_capacity;
   bp_slot *slots; /* one a node from the first seed to the end of the sweep's results */
   size_t slot_count, slot_capacity;
-  bp_pair *pairs;
-  size_t pair_count, pair_capacity;
-  struct bp_tape *next_keeper; /* in the context's list, while there are pairs */
-  bp_array *into;              /* where given: the leaves' gradients go there */
+  size_t attributes_count, attributes_capacity;
+  bp_attributes *attributes;
   size_t into_count, into_capacity;
+  bp_array *into;     /* where given: the leaves' gradients go there */
+  size_t most_inputs; /* of an operation recorded: what the lists for its rule have room for in a sweep */
   bp_index constants[BP_RECENT_CONSTANTS]; /* by address or number: an operand that is met again is the same node */
-  size_t most_inputs; /* of an operation recorded: what the next three lists have room for in a sweep */
+  bp_index *inputs;
+  size_t inputs_count, inputs_capacity;
   bp_array *arrays;
   size_t array_capacity;
   bp_gradient *gradients;
   size_t gradient_capacity;
   bp_aside *asides;
   size_t aside_capacity;
-  struct bp_tape *next; /* in the binding's list of all tapes */
+  bp_pair *pairs;
+  size_t pair_count, pair_capacity;
+  struct bp_tape *next_keeper; /* in the context's list, while there are pairs */
+  struct bp_tape *next;        /* in the binding's list of all tapes */
 } bp_tape;
 
 /* What an operation is applied to, in the form in which its rules want it: the arrays, of which a number's data points
