@@ -57,11 +57,11 @@ endif
 
 WARNINGS := -Wall -Wextra -pedantic -Wshadow -Wconversion -Wmissing-prototypes
 # No contraction outside of the loops: the random generator gives the same numbers on every machine.
-ALL_CFLAGS := -std=c11 -O2 -ffp-contract=off -fPIC -fno-plt -fvisibility=hidden $(WARNINGS)
+ALL_CFLAGS := -std=c11 -O3 -ffp-contract=off -fPIC -fno-plt -fvisibility=hidden $(WARNINGS)
 LOOP_CFLAGS := -std=gnu11 -O3 -fopenmp-simd -fno-math-errno -fno-trapping-math -ffp-contract=fast -fPIC -fno-plt \
   -fvisibility=hidden $(WARNINGS)
 
-# The caller's come last, but not those that LuaRocks always passes: its -O2 would take the -O3 of the loops away.
+# The caller's come last, but not those that LuaRocks always passes: its -O2 would take the -O3 away.
 USER_CFLAGS := $(filter-out -O2 -fPIC,$(CFLAGS))
 
 DEFINES :=

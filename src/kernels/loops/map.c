@@ -1,7 +1,7 @@
 /* Element-wise loops, made from the formulas. A destination may be the cotangent itself: element i is read before it
  * is written. */
 #include "mathematics.h"
-#include "rest.h"
+#include "near.h"
 
 #include <string.h>
 
@@ -93,21 +93,6 @@ static void finish_adjoint(unary_backward *f, size_t rest, const real *gs, const
 
 #define FUNCTION(name, value, adjoint) UNARY_LOOPS(name, value, adjoint, WHOLE, FINISH(name), FINISH_ADJOINT(name))
 BP_FUNCTION_FORMULAS(FUNCTION)
-
-static inline size_t count_near(size_t n, const real *x, real reach) {
-  size_t count = 0;
-#pragma omp simd reduction(+ : count)
-  for (size_t i = 0; i < n; i++) count += fabs(x[i]) <= reach;
-  return count;
-}
-
-/* NaN and inf are not near; FILL is. */
-static bool all_near(size_t n, const void *xs, real reach) {
-  WHOLE
-  real x[LANES];
-  if (rest > 0) load_rest(rest, &AT(xs, n), x, FILL);
-  return count_near(n, xs, reach) == n && (rest == 0 || count_near(LANES, x, reach) == LANES);
-}
 
 #define NEAR_OR_FAR(f, x) (far ? far_##f(x) : near_##f(x))
 #define IS_FAR(constant)     \
