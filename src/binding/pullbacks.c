@@ -189,7 +189,7 @@ static void check_flat_gradients(lua_State *L, bp_state *s, const bp_sweep_call 
 static int run_pullback(lua_State *L) {
   const bp_sweep_call *sweep = lua_touserdata(L, 1);
   bp_tape *tape = sweep->tape;
-  bp_state *s = (bp_state *)(void *)((char *)tape->cx - offsetof(bp_state, cx));
+  bp_state *s = (bp_state *)(void *)((char *)tape->cx - offsetof(bp_state, cx)); /* which the context is a part of */
   const bp_call *call = &sweep->call;
   const bool flat = call->attributes->integer[BP_CUSTOM_FLAT] != 0;
   const bp_leaves gradients = {.first = GRADIENTS, .list = flat ? 0 : GRADIENTS};

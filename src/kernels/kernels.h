@@ -37,6 +37,8 @@ extern const bp_number_rules bp_numbers;
 
 /* Which loops: BP_LOOP(exp) is the place of a formula in the table of any dtype. */
 #define BP_LOOP(name) offsetof(bp_map_loops, name##_)
+#define BP_LOOP_AT(type, cx, dtype, loop) \
+  ((const type *)(const void *)((const char *)bp_loops_of(cx, dtype)->map + (loop)))
 
 void bp_map_unary(bp_context *cx, size_t loop, const double *parameters, const bp_array *x, bp_array *y);
 void bp_map_unary_adjoint(bp_context *cx, size_t loop, const double *parameters, const bp_array *g, const bp_array *x,

@@ -74,8 +74,6 @@ static const bp_map_loops *map_of(bp_context *cx, unsigned dtype) {
   return bp_loops_of(cx, dtype)->map;
 }
 
-#define LOOP_AT(type, cx, dtype, loop) ((const type *)(const void *)((const char *)map_of(cx, dtype) + (loop)))
-
 /* The usual case needs no walk: arrays of one shape, whose elements follow each other, are one run. */
 static bool one_run(const bp_array *x, const bp_array *y) {
   return x->rank == y->rank && x->rows == y->rows && x->cols == y->cols && x->stride == x->cols && y->stride == y->cols;
@@ -88,7 +86,7 @@ void bp_count_addition(bp_context *cx, const bp_gradient *d) {
 /* ---- one operand ------------------------------------------------------------------------------------------------- */
 
 void bp_map_unary(bp_context *cx, size_t loop, const double *parameters, const bp_array *x, bp_array *y) {
-  const bp_unary *f = LOOP_AT(bp_unary, cx, y->dtype, loop);
+  const bp_unary *f = BP_LOOP_AT(bp_unary, cx, y->dtype, loop);
   if (one_run(x, y)) {
     f->forward(bp_count(y), x->data, y->data, parameters);
     return;
@@ -101,7 +99,7 @@ void bp_map_unary(bp_context *cx, size_t loop, const double *parameters, const b
 
 void bp_map_unary_adjoint(bp_context *cx, size_t loop, const double *parameters, const bp_array *g, const bp_array *x,
                           const bp_array *y, const bp_gradient *d) {
-  const bp_unary *f = LOOP_AT(bp_unary, cx, y->dtype, loop);
+  const bp_unary *f = BP_LOOP_AT(bp_unary, cx, y->dtype, loop);
   bp_count_addition(cx, d);
   if (one_run(x, y) && one_run(g, &d->to) && one_run(x, g)) {
     f->backward(bp_count(y), g->data, x->data, y->data, d->to.data, d->accumulate, parameters);
@@ -118,7 +116,7 @@ void bp_map_unary_adjoint(bp_context *cx, size_t loop, const double *parameters,
 /* ---- two operands ------------------------------------------------------------------------------------------------ */
 
 void bp_map_binary(bp_context *cx, size_t loop, const bp_array *x, const bp_array *y, bp_array *z) {
-  const bp_binary *f = LOOP_AT(bp_binary, cx, z->dtype, loop);
+  const bp_binary *f = BP_LOOP_AT(bp_binary, cx, z->dtype, loop);
   if (one_run(x, y) && one_run(x, z)) {
     f->forward(bp_count(z), x->data, 1, y->data, 1, z->data);
     return;
@@ -159,7 +157,7 @@ static bool shared_by_no_row(bp_context *cx, const walk *w, const bp_gradient *d
 
 void bp_map_binary_adjoint(bp_context *cx, size_t loop, int side, const bp_array *g, const bp_array *x,
                            const bp_array *y, const bp_array *z, const bp_gradient *d) {
-  const bp_binary *f = LOOP_AT(bp_binary, cx, z->dtype, loop);
+  const bp_binary *f = BP_LOOP_AT(bp_binary, cx, z->dtype, loop);
   bp_count_addition(cx, d);
   if (one_run(x, y) && one_run(x, z) && one_run(g, &d->to) && one_run(x, g)) {
     f->backward[side](bp_count(z), g->data, x->data, 1, y->data, 1, z->data, d->to.data, d->accumulate);

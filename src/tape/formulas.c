@@ -63,23 +63,18 @@ static const bp_array *shaping(const bp_operands *operands) {
   return x->rank == 0 || is_like(x, y) ? y : NULL;
 }
 
-/* Its elements follow each other. */
-static bool is_run(const bp_array *x) {
-  return x->stride == x->cols;
-}
+#define LOOP_OF(type, cx, op, dtype) BP_LOOP_AT(type, cx, dtype, bp_formula_of(op)->loop)
 
-#define LOOP_OF(type, cx, op, dtype) \
-  ((const type *)(const void *)((const char *)bp_loops_of(cx, dtype)->map + bp_formula_of(op)->loop))
-
+/* Where the elements of all follow each other there is one loop to be called. */
 static void forward(bp_context *cx, const bp_op *op, const bp_array *x, const bp_array *y,
                     const bp_attributes *attributes, bp_array *z) {
   const size_t n = bp_count(z);
   if (y == NULL) {
-    if (is_run(x))
+    if (bp_is_contiguous(x))
       LOOP_OF(bp_unary, cx, op, z->dtype)->forward(n, x->data, z->data, parameters_of(attributes));
     else
       bp_map_unary(cx, bp_formula_of(op)->loop, parameters_of(attributes), x, z);
-  } else if (x->rank != 0 && y->rank != 0 && is_run(x) && is_run(y)) {
+  } else if (x->rank != 0 && y->rank != 0 && bp_is_contiguous(x) && bp_is_contiguous(y)) {
     LOOP_OF(bp_binary, cx, op, z->dtype)->forward(n, x->data, 1, y->data, 1, z->data);
   } else {
     bp_map_binary(cx, bp_formula_of(op)->loop, x, y, z);
@@ -95,12 +90,13 @@ static bp_status apply_to_arrays(bp_context *cx, const bp_op *op, const bp_opera
   return BP_OK;
 }
 
-/* Records what has been computed; the tape takes the result's reference, unless there is no memory. */
+/* Records what has been computed; the tape takes the result's reference, unless it fails. */
 static bp_status record(bp_tape *tape, const bp_op *op, const bp_operands *operands, const bp_attributes *attributes,
                         const bp_array *result, bp_index *index) {
   const size_t count = operands->count;
   bp_index inputs[2] = {0};
-  if (bp_tape_reserve(tape, 3, 2) != BP_OK) return BP_NOMEM;
+  bp_status status = bp_tape_reserve(tape, 3, 2);
+  if (status != BP_OK) return status;
   for (size_t k = 0; k < count; k++) {
     inputs[k] = operands->node[k];
     if (inputs[k] == BP_NONE) inputs[k] = bp_tape_constant(tape, &operands->array[k]);
@@ -183,7 +179,8 @@ static void backward(bp_tape *tape, const bp_node *node, size_t k, const bp_arra
   const bp_array *x = sides[0].value, *y = sides[node->input_count - 1].value, *z = &node->value;
   const bp_array *to = &sides[k].slot->gradient;
   const double *parameters = parameters_of_node(tape, node);
-  if ((x == y || is_like(x, y)) && is_run(g) && is_run(x) && is_run(y) && is_run(to)) {
+  if ((x == y || is_like(x, y)) && bp_is_contiguous(g) && bp_is_contiguous(x) && bp_is_contiguous(y) &&
+      bp_is_contiguous(to)) {
     const size_t n = bp_count(z);
     if (accumulate) cx->stats.additions++;
     if (node->input_count == 1)
