@@ -231,10 +231,12 @@ static bool sweep_arrays(bp_tape *tape, bp_index index, bp_status *status) {
   return true;
 }
 
-/* ---- for the tape and the sweep ---------------------------------------------------------------------------------- */
+/* ---- for the binding and the sweep ------------------------------------------------------------------------------- */
 
-bool bp_formula_apply(bp_context *cx, bp_tape *tape, const bp_op *op, const bp_operands *operands,
-                      const bp_attributes *attributes, bp_outcome *outcome, bp_status *status) {
+/* A formula whose result is a number, or has the shape of an operand beside which the other is of the same or a number:
+ * false where it has not, and then nothing has been done. */
+static bool apply_formula(bp_context *cx, bp_tape *tape, const bp_op *op, const bp_operands *operands,
+                          const bp_attributes *attributes, bp_outcome *outcome, bp_status *status) {
   outcome->node = BP_NONE;
   if (are_numbers(operands)) {
     apply_to_numbers(op, operands, attributes, outcome);
@@ -248,6 +250,20 @@ bool bp_formula_apply(bp_context *cx, bp_tape *tape, const bp_op *op, const bp_o
   *status = record(tape, op, operands, attributes, &outcome->array, &outcome->node);
   if (*status != BP_OK) bp_buffer_release(cx, outcome->array.buffer);
   return true;
+}
+
+bp_status bp_apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operands *operands, bp_attributes *attributes,
+                   bp_outcome *outcomes) {
+  for (size_t k = 0; k < operands->count && tape != NULL; k++) {
+    if (operands->node[k] == BP_NONE || !bp_node_is_changed(&tape->nodes[operands->node[k]])) continue;
+    return bp_node_check(tape, operands->node[k], op);
+  }
+  const bool watched = cx->timing || (tape == NULL ? cx->check_finite : tape->check_finite);
+  bp_status status;
+  if ((op->flags & BP_OP_FORMULA) != 0 && !watched &&
+      apply_formula(cx, tape, op, operands, attributes, outcomes, &status))
+    return status;
+  return bp_apply_generally(cx, tape, op, operands, attributes, outcomes);
 }
 
 bool bp_formula_sweep(bp_tape *tape, bp_index index, bp_status *status) {

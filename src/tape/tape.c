@@ -376,17 +376,8 @@ static bool has_strided(const bp_operands *operands) {
   return false;
 }
 
-bp_status bp_apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operands *operands, bp_attributes *attributes,
-                   bp_outcome *outcomes) {
-  for (size_t k = 0; k < operands->count && tape != NULL; k++) {
-    if (operands->node[k] == BP_NONE || !bp_node_is_changed(&tape->nodes[operands->node[k]])) continue;
-    return bp_node_check(tape, operands->node[k], op);
-  }
-  bool watched = cx->timing || (tape == NULL ? cx->check_finite : tape->check_finite);
-  bp_status status;
-  if ((op->flags & BP_OP_FORMULA) != 0 && !watched &&
-      bp_formula_apply(cx, tape, op, operands, attributes, outcomes, &status))
-    return status;
+bp_status bp_apply_generally(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operands *operands,
+                             bp_attributes *attributes, bp_outcome *outcomes) {
   if ((op->flags & BP_OP_CONTIGUOUS) != 0 && has_strided(operands))
     return apply_contiguous(cx, tape, op, operands, attributes, outcomes);
   return apply(cx, tape, op, operands, attributes, outcomes);

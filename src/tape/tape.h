@@ -153,6 +153,10 @@ bp_status bp_tape_object_leaf(bp_tape *tape, bp_index *leaf);
 bp_status bp_apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operands *operands, bp_attributes *attributes,
                    bp_outcome *outcomes);
 
+/* The same by the rules of the row, whatever the operation is. */
+bp_status bp_apply_generally(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operands *operands,
+                             bp_attributes *attributes, bp_outcome *outcomes);
+
 /* Records an operation that the binding has run: its results' first index. `objects` says which results have values
  * that are the binding's; an object operand is a node. */
 bp_status bp_tape_record(bp_tape *tape, const bp_op *op, const bp_operands *operands, const bp_attributes *attributes,
@@ -208,11 +212,7 @@ static inline const bp_index *bp_node_inputs(const bp_tape *tape, const bp_node 
 
 /* ---- formulas.c ---- */
 
-/* A formula whose result is a number, or has the shape of an operand beside which the other is of the same or a number:
- * false where it has not, and then nothing has been done. */
-bool bp_formula_apply(bp_context *cx, bp_tape *tape, const bp_op *op, const bp_operands *operands,
-                      const bp_attributes *attributes, bp_outcome *outcome, bp_status *status);
-/* The same for its backward rule, when a cotangent has reached it. */
+/* The backward rule of a formula that a cotangent has reached: false where it has to go the general way. */
 bool bp_formula_sweep(bp_tape *tape, bp_index index, bp_status *status);
 
 /* ---- sweep.c ---- */
