@@ -263,7 +263,7 @@ valgrind: deps
 # Busted takes one word for the interpreter.
 valgrind-run:
 	@printf '#!/bin/sh\nexec $(MEMCHECK) $(LUA) "$$@"\n' >$(BUILD)/lua.sh && chmod +x $(BUILD)/lua.sh
-	@$(ENV) BACKPROP_SIMD=avx2 BACKPROP_POOL=off $(BUSTED) --lua=$(BUILD)/lua.sh \
+	@$(ENV) BACKPROP_VALGRIND=1 BACKPROP_SIMD=avx2 BACKPROP_POOL=off $(BUSTED) --lua=$(BUILD)/lua.sh \
 	  --cpath=./$(CORE:backprop/core.so=?.so) $(SPECS)
 
 # The host of examples/embed (four states on four threads) and the library in it, under ThreadSanitizer.

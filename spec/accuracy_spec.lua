@@ -71,12 +71,17 @@ local count = 24 -- points of an interval
 
 -- Where an earlier version was more than 3 units off: such points are rare.
 local worst_points = {
-  gelu = { -3.6530618393515368, -3.6608277557229685, -1.8215122965584167, -7.3243469240703538, -1.8278647505906331,
-    -1.7398793735199476, -2.2666497253724263, -3.4487524241146712 },
+  gelu = { -3.6530618393515368, -3.6608277557229685, -1.8215122965584167, -7.3243469240703538 },
   asin = { 0.5103964285784921, 0.51046249184526771, 0.50884578375791989, 0.50918408575734719 },
   softplus = { -7.6245604885864893, -7.624502013379626 },
   silu = { -3.2274386660135979, -3.2128640680819043, -12.210676213449148, -3.231564929427968 },
 }
+
+-- The same of single numbers.
+local worst_numbers = { gelu = { -1.8278647505906331, -1.7398793735199476, -2.2666497253724263, -3.4487524241146712 } }
+
+-- Valgrind computes with 64 bits what has 80.
+local no_extended_precision = os.getenv "BACKPROP_VALGRIND" and { gelu = true } or {}
 
 local function points_of(intervals, dtype, name)
   local points = {}
@@ -122,8 +127,11 @@ describe("accuracy:", function()
             from = from + length
           end
         end
-        if dtype == "f64" then
+        if dtype == "f64" and not no_extended_precision[name] then
           for i, x in ipairs(points) do worst_of(name, { x }, { truths[i] }, { bp[name](x) }, format, 0) end
+          for _, x in ipairs(worst_numbers[name] or {}) do
+            worst_of(name, { x }, { { exact[name](x) } }, { bp[name](x) }, format, 0)
+          end
         end
       end)
     end
