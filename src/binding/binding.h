@@ -117,8 +117,8 @@ bp_handle *bp_check_array(lua_State *L, bp_state *s, int index, const char *name
 bp_handle *bp_check_writable(lua_State *L, bp_state *s, int index, const char *name);
 /* Raise what is wrong with an array that was released, given away or outlives the state; and with a variable whose call
  * has ended, or beside which there is one of another call's. */
-void bp_refuse_array(lua_State *L, bp_state *s, const bp_handle *handle, const char *name) __attribute__((cold));
-void bp_refuse_variable(lua_State *L, bp_state *s, const bp_variable *variable, const bp_box *other, const char *name)
+int bp_refuse_array(lua_State *L, bp_state *s, const bp_handle *handle, const char *name) __attribute__((cold));
+int bp_refuse_variable(lua_State *L, bp_state *s, const bp_variable *variable, const bp_box *other, const char *name)
     __attribute__((cold));
 
 static inline void bp_check_usable(lua_State *L, bp_state *s, const bp_handle *handle, const char *name) {

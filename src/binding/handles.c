@@ -20,11 +20,11 @@ bp_variable *bp_variable_at(lua_State *L, bp_state *s, int index) {
   return block != NULL && bp_has_mark(block, &s->variable_mark) ? block : NULL;
 }
 
-void bp_refuse_array(lua_State *L, bp_state *s, const bp_handle *handle, const char *name) {
+int bp_refuse_array(lua_State *L, bp_state *s, const bp_handle *handle, const char *name) {
   if (handle->given)
     bp_raise(L, s, "%s: the array was given to a gradient by the pullback that returned it; clone it to keep it", name);
   if (s->cx.closed) bp_raise(L, s, "%s: the state is ending", name);
-  bp_raise(L, s, "%s: the array was released", name);
+  return bp_raise(L, s, "%s: the array was released", name);
 }
 
 bp_handle *bp_check_array(lua_State *L, bp_state *s, int index, const char *name) {
@@ -65,13 +65,13 @@ bp_handle *bp_check_writable(lua_State *L, bp_state *s, int index, const char *n
   return handle;
 }
 
-void bp_refuse_variable(lua_State *L, bp_state *s, const bp_variable *variable, const bp_box *other, const char *name) {
+int bp_refuse_variable(lua_State *L, bp_state *s, const bp_variable *variable, const bp_box *other, const char *name) {
   if (variable->generation == variable->box->tape.generation && other != NULL && other != variable->box)
     bp_raise(L, s,
              "%s: the operands are tracked by two different calls, one inside another (that is not "
              "supported: pass the inner call plain values, with bp.value)",
              name);
-  bp_raise(L, s, "%s: a tracked value is used after the call that tracked it has ended", name);
+  return bp_raise(L, s, "%s: a tracked value is used after the call that tracked it has ended", name);
 }
 
 /* ---- making ------------------------------------------------------------------------------------------------------ */
