@@ -355,6 +355,32 @@ describe("P26: ties and kinks:", function()
 end)
 
 describe("P27: zero points:", function()
+  for _, dtype in ipairs(help.dtypes) do
+    it("a cotangent of 0 does not hide a NaN that the slope is made from, " .. dtype, function()
+      local nans, zeros = bp.full(nan, 9, dtype), bp.zeros(9, dtype)
+      local all = nans:totable()
+      for name in ("exp log log1p expm1 sqrt square abs relu sin cos tan asin acos atan sinh cosh tanh sigmoid " ..
+        "softplus silu gelu elu reciprocal"):gmatch "%a[%a%d]*" do
+        local _, pullback <close> = bp.vjp(bp[name], nans)
+        same(all, pullback(zeros), name)
+        local g = bp.grad(function(x) return bp[name](x) * 0 end)(nan)
+        assert.is_true(g ~= g, name .. " of a number")
+      end
+      -- name, x, y, dx, dy
+      for _, case in ipairs{
+        { "mul", 1, nan, nan, 0 }, { "mul", nan, inf, 0, nan }, { "mul", inf, 1, 0, 0 }, { "add", nan, nan, 0, 0 },
+        { "sub", nan, nan, 0, 0 }, { "div", 1, nan, nan, nan }, { "div", nan, 1, 0, nan }, { "div", 1, 0, 0, 0 },
+        { "pow", nan, 2, nan, nan }, { "minimum", nan, 1, nan, nan }, { "maximum", 1, nan, nan, nan },
+      } do
+        local name, x, y, dx, dy = table.unpack(case)
+        local _, pullback <close> = bp.vjp(bp[name], bp.full(x, 9, dtype), bp.full(y, 9, dtype))
+        local gx, gy = pullback(zeros)
+        same({ dx, dx, dx, dx, dx, dx, dx, dx, dx }, gx, name .. ", the first")
+        same({ dy, dy, dy, dy, dy, dy, dy, dy, dy }, gy, name .. ", the second")
+      end
+    end)
+  end
+
   it("sqrt has an infinite slope at 0, and 0 for a zero cotangent", function()
     for _, dtype in ipairs(help.dtypes) do
       local _, pullback <close> = bp.vjp(bp.sqrt, bp.vector({ 0, 0, 4 }, dtype))
