@@ -1,7 +1,7 @@
 /* Functions of our own, where glibc's vector library is further than 3 units in the last place from the truth, or so
  * near to that bound that what is built on it would be beyond: exp and expm1 (on which sigmoid, silu, softplus, elu and
- * softmax rest), log in f32 and that of softplus, sin, cos and tan. The others are the vector library's or libm's. `make bench-math`
- * measures all; spec/accuracy_spec.lua holds the bound.
+ * softmax rest), log in f32 and that of softplus, sin, cos and tan. The others are the vector library's or libm's.
+ * `make bench-math` measures all; spec/accuracy_spec.lua holds the bound.
  *
  * All are free of branches and tables, so that loops over them vectorise, and none relies on a fused multiplication and
  * addition. The methods are the textbook's (J.-M. Muller, Elementary Functions, 3rd edition, 2016): an additive
@@ -15,14 +15,20 @@
 
 #include "real.h"
 
+/* ROUNDER: adding it rounds to an integer, which then stands in the low bits. LOG2_1 and LOG2_2 are log 2 in two parts:
+ * the product of the first with the exponent of a number is exact. */
 #if BP_DTYPE_F32
 typedef uint32_t bits;
 enum { MANTISSA = 23, BIAS = 127 };
-#define ROUNDER 0x1.8p23F /* adding it rounds to an integer, which then stands in the low bits */
+#define ROUNDER 0x1.8p23F
+#define LOG2_1 C(0x1.62ep-1)
+#define LOG2_2 C(0x1.0bfbe8p-15)
 #else
 typedef uint64_t bits;
 enum { MANTISSA = 52, BIAS = 1023 };
 #define ROUNDER 0x1.8p52
+#define LOG2_1 C(0x1.62e42feep-1)
+#define LOG2_2 C(0x1.a39ef35793c76p-33)
 #endif
 
 static inline bits bits_of(real x) {
@@ -54,12 +60,12 @@ typedef struct exponential {
 static inline exponential reduce_exp(real x, real less) {
 #if BP_DTYPE_F32
   const real shifted = x * C(0x1.715476p0) + ROUNDER, k = shifted - ROUNDER;
-  const real r = x - k * C(0x1.62ep-1) - k * C(0x1.0bfbe8p-15) - less, z = r * r;
+  const real r = x - k * LOG2_1 - k * LOG2_2 - less, z = r * r;
   const real even = C(0.5) + z * (C(1.0 / 24) + z * C(1.0 / 720));
   const real odd = C(1.0 / 6) + z * (C(1.0 / 120) + z * C(1.0 / 5040));
 #else
   const real shifted = x * C(0x1.71547652b82fep0) + ROUNDER, k = shifted - ROUNDER;
-  const real r = x - k * C(0x1.62e42feep-1) - k * C(0x1.a39ef35793c76p-33) - less, z = r * r;
+  const real r = x - k * LOG2_1 - k * LOG2_2 - less, z = r * r;
   const real even = C(0x1.000000000000ap-1) +
                     z * (C(0x1.555555555087cp-5) + z * (C(0x1.6c16c1842a126p-10) +
                                                         z * (C(0x1.a0199a0c66195p-16) + z * C(0x1.28ad72cd4ab37p-22))));
@@ -133,14 +139,13 @@ static inline real log_of_parts(real k, real f) {
   const real s = f / (2 + f), z = s * s, half = C(0.5) * f * f;
 #if BP_DTYPE_F32
   const real rest = z * (C(2.0 / 3) + z * (C(2.0 / 5) + z * (C(2.0 / 7) + z * C(2.0 / 9))));
-  const real most = C(0x1.62ep-1), least = C(0x1.0bfbe8p-15); /* of log 2 */
 #else
   const real y = z * z;
   const real odd = C(2.0 / 3) + y * (C(2.0 / 7) + y * (C(2.0 / 11) + y * (C(2.0 / 15) + y * C(2.0 / 19))));
   const real even = C(2.0 / 5) + y * (C(2.0 / 9) + y * (C(2.0 / 13) + y * (C(2.0 / 17) + y * C(2.0 / 21))));
-  const real rest = z * (odd + z * even), most = C(0x1.62e42feep-1), least = C(0x1.a39ef35793c76p-33);
+  const real rest = z * (odd + z * even);
 #endif
-  return k * most + (f - (half - (s * (half + rest) + k * least)));
+  return k * LOG2_1 + (f - (half - (s * (half + rest) + k * LOG2_2)));
 }
 
 /* log(1 + e^x). The vector library's log1p is near enough, but not of what is 2 units off itself. */
