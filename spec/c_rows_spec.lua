@@ -45,6 +45,7 @@ describe("operations in C:", function()
     raises("test.product: expected two f64 vectors of one length", c.product, v, bp.zeros(2))
     raises("an operation needs a name, a signature, shape and forward", c.malformed, 1)
     raises("test.signature: bad name or signature: tensor x", c.malformed, 2)
+    raises("test.flags: unknown flags", c.malformed, 3)
   end)
 end)
 

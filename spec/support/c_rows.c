@@ -122,6 +122,7 @@ static int malformed(lua_State *L) {
   static const bp_op rows[] = {
       {.name = "test.nothing", .signature = "value x"},
       {.name = "test.signature", .signature = "tensor x", .shape = shape, .forward = product_forward},
+      {.name = "test.flags", .signature = "value x", .flags = 1 << 17, .shape = shape, .forward = product_forward},
   };
   api->register_op(L, &rows[luaL_checkinteger(L, 1) - 1]);
   return 1;

@@ -41,8 +41,12 @@ static bp_state *check_state(lua_State *L) {
   return s;
 }
 
+/* Flags beyond the header's are the engine's own, and say things of a row that are not true of others. */
 static void api_register(lua_State *L, const bp_op *op) {
-  bp_push_op(L, check_state(L), op, "C");
+  const unsigned known = BP_OP_SEQUENTIAL | BP_OP_ELEMENTWISE | BP_OP_CONTIGUOUS | BP_OP_PRODUCT | BP_OP_VALUES_UNREAD;
+  bp_state *s = check_state(L);
+  if (op->name != NULL && (op->flags & ~known) != 0) bp_raise(L, s, "backprop: operation %s: unknown flags", op->name);
+  bp_push_op(L, s, op, "C");
 }
 
 static bp_status api_fail(bp_call *call, const char *format, ...) {
