@@ -215,6 +215,7 @@ static int seal(lua_State *L) {
 /* tape:begin([deferring]): all cotangents zero. */
 static void begin_sweep(lua_State *L, bp_state *s, bp_box *box, bool deferring) {
   if (box->tape.sweeping) bp_raise(L, s, "bp.vjp: a pullback cannot be called inside itself");
+  /* The gradients that have no array to go to. */
   for (size_t k = box->tape.into_count; k < box->tape.leaf_count && !deferring; k++)
     bp_report_before(L, s, &box->tape.nodes[k].value);
   box->tape.deferring = deferring;

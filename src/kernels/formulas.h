@@ -2,10 +2,9 @@
  *
  * A unary row is X(name, value of x, adjoint): y is the value, g the cotangent of the result, a and b the operation's
  * parameters. A binary row has the adjoints of x and of y, z being the value. FROM says which operand the slope is made
- * from: what an adjoint does not name is not read from memory. The functions are type-generic (tgmath.h)
- * or those of loops/mathematics.h, and C(..) is a constant of the element type. SELECT evaluates both branches, so that
- * loops vectorise, and selects rather than multiplies by 0, so that an inf or NaN in the branch not taken does not come
- * through.
+ * from: what an adjoint does not name is not read from memory. The functions are type-generic (tgmath.h) or those of
+ * loops/mathematics.h, and C(..) is a constant of the element type. SELECT evaluates both branches, so that loops
+ * vectorise, and selects rather than multiplies by 0, so that an inf or NaN in the branch not taken does not come through.
  *
  * Conventions where no derivative exists: relu, abs and sign take 0 at 0, clamp passes the cotangent at its bounds, and
  * a tie of minimum or maximum halves it. A cotangent of 0 gives 0, also where the slope is infinite or has no value; but

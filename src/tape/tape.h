@@ -191,7 +191,7 @@ static inline bp_index bp_tape_add_node(bp_tape *tape, bp_node_kind kind, const 
   return index;
 }
 
-/* A plain operand as a node; there is room. */
+/* A plain operand as a node, the same as before if it is still one of the last few; there is room. */
 bp_index bp_tape_constant(bp_tape *tape, const bp_array *value);
 /* Takes the attributes over: their place plus 1; there is room. */
 uint32_t bp_tape_add_attributes(bp_tape *tape, const bp_attributes *attributes);
