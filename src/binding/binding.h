@@ -83,7 +83,8 @@ void bp_check_count(lua_State *L, bp_state *s, int most, const char *name);
 /* After the allocator refused: gives the pool and the lists of tapes in no use back, and collects. */
 void bp_make_room(lua_State *L, bp_state *s) __attribute__((cold));
 /* Makes one call, so that the next at this depth needs no memory. Lua drops a finalizer that it has no memory to call,
- * and an array's storage would stay until the state ends: so before whatever may set the collector going. */
+ * and an array's storage would stay until the state ends: so before whatever may set the collector going. What was
+ * reserved stays so until the function of ours returns: the collector gives up only what is deeper. */
 void bp_reserve_call(lua_State *L);
 
 /* Room for so many more values on the Lua stack; raises that memory has run out, or that the stack is full. */
@@ -146,7 +147,7 @@ bp_handle *bp_push_shared(lua_State *L, bp_state *s, const bp_array *array, bool
 /* Pushes a handle that shares the array at an index, so that it stays whatever finalizers release. */
 const bp_array *bp_keep_array(lua_State *L, bp_state *s, int index, const char *name);
 void bp_push_variable(lua_State *L, bp_state *s, bp_box *box, bp_index node);
-/* The same by one who has their metatable at an index. */
+/* The same by one who has their metatable at an index, and a call reserved. */
 void bp_push_variable_with(lua_State *L, bp_state *s, bp_box *box, bp_index node, int metatable);
 /* A handle has brought an array, which the collector does not see (count 1), or has given it back (-1). */
 void bp_count_unseen(bp_state *s, const bp_array *array, int count);

@@ -166,7 +166,6 @@ const bp_array *bp_keep_array(lua_State *L, bp_state *s, int index, const char *
 
 void bp_push_variable_with(lua_State *L, bp_state *s, bp_box *box, bp_index node, int metatable) {
   uint32_t generation = box->tape.generation;
-  bp_reserve_call(L);
   bp_variable *variable = lua_newuserdatauv(L, sizeof *variable, 0);
   *variable = (bp_variable){&s->variable_mark, box, generation, node};
   lua_pushvalue(L, metatable);
@@ -174,6 +173,7 @@ void bp_push_variable_with(lua_State *L, bp_state *s, bp_box *box, bp_index node
 }
 
 void bp_push_variable(lua_State *L, bp_state *s, bp_box *box, bp_index node) {
+  bp_reserve_call(L);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->variable_metatable);
   bp_push_variable_with(L, s, box, node, lua_gettop(L));
   lua_replace(L, -2);

@@ -391,6 +391,7 @@ static int call_plain(lua_State *L, bp_state *s, const entry *e, bool is_operato
   }
   if (status != BP_OK) bp_raise_status(L, s, status);
   if (outcome.node != BP_NONE) {
+    bp_reserve_call(L);
     bp_push_variable_with(L, s, a.box, outcome.node, lua_upvalueindex(METATABLE));
     if (s->cx.timing || tape->check_finite) bp_trace(L, s, a.box, outcome.node);
   } else if (outcome.array.rank == 0) {
@@ -428,6 +429,7 @@ static int call(lua_State *L, bp_state *s, const entry *e, int given) {
   }
   if (status != BP_OK) bp_raise_status(L, s, status);
   if (a.held != NULL) bp_array_release(&s->cx, &a.held->array);
+  bp_reserve_call(L);
   for (int k = 0; k < results; k++) {
     const bp_outcome *outcome = &outcomes[k];
     if (outcome->node == BP_NONE && outcome->array.rank != 0) {

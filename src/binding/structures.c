@@ -58,17 +58,17 @@ static bp_status add_leaf(bp_walk *w, int index, int other, bp_index *leaf) {
   return bp_tape_leaf(&w->box->tape, &handle->array, other == 0 ? NULL : check_into(w, other, &handle->array), leaf);
 }
 
-static void track_leaf(bp_walk *w, bp_sort what, int other) {
+static void track_leaf(bp_walk *w, bp_sort what, int index, int other) {
   lua_State *L = w->L;
-  int index = lua_gettop(L);
   if (what == BP_INSTANCE) {
+    lua_pushvalue(L, index);
     bp_track_object(L, w->s, w->box);
-  } else {
-    bp_index leaf = 0;
-    BP_TRY(L, w->s, add_leaf(w, index, other, &leaf));
-    bp_push_variable(L, w->s, w->box, leaf);
+    lua_replace(L, -2);
+    return;
   }
-  lua_replace(L, index);
+  bp_index leaf = 0;
+  BP_TRY(L, w->s, add_leaf(w, index, other, &leaf));
+  bp_push_variable_with(L, w->s, w->box, leaf, w->metatable);
 }
 
 static void untrack(bp_walk *w) {
@@ -92,24 +92,25 @@ static int track(lua_State *L) {
   } else {
     lua_settop(L, 3);
   }
+  w.metatable = 3;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->variable_metatable);
+  lua_insert(L, w.metatable);
   bp_walk_run(&w);
   lua_pushinteger(L, (lua_Integer)w.count);
   lua_pushboolean(L, w.instances);
   return 3;
 }
 
-static void collect_leaf(bp_walk *w, bp_sort what, int other) {
+static void collect_leaf(bp_walk *w, bp_sort what, int index, int other) {
   (void)other;
   if (w->count > w->box->tape.leaf_count)
     bp_raise(w->L, w->s, "%s: an argument was changed while the function ran", w->name);
   bp_push_gradient(w->L, w->s, w->box, (bp_index)(w->count - 1));
-  if (what == BP_INSTANCE && lua_isnil(w->L, -1)) { /* nothing has reached it */
-    bp_push_function(w->L, w->s, "zero_instance");
-    lua_pushvalue(w->L, -3);
-    lua_call(w->L, 1, 1);
-    lua_replace(w->L, -2);
-  }
-  lua_replace(w->L, -2);
+  if (what != BP_INSTANCE || !lua_isnil(w->L, -1)) return;
+  lua_pop(w->L, 1); /* nothing has reached it */
+  bp_push_function(w->L, w->s, "zero_instance");
+  lua_pushvalue(w->L, index);
+  lua_call(w->L, 1, 1);
 }
 
 /* tape:collect(name, x, before): the gradients of the leaves of x, which follow leaf number `before`, in x's structure,
@@ -131,10 +132,9 @@ static void undo_nothing(bp_walk *w) {
   (void)w;
 }
 
-static void outcome_leaf(bp_walk *w, bp_sort what, int other) {
-  (void)what, (void)other;
+static void outcome_leaf(bp_walk *w, bp_sort what, int index, int other) {
+  (void)what, (void)index, (void)other;
   bp_push_outcome(w->L, w->s, w->box, w->leaf);
-  lua_replace(w->L, -2);
 }
 
 /* tape:outcome(name, x): the plain values of a result, for the caller to keep. */
@@ -147,10 +147,9 @@ static int outcome(lua_State *L) {
   return 1;
 }
 
-static void value_leaf(bp_walk *w, bp_sort what, int other) {
-  (void)what, (void)other;
+static void value_leaf(bp_walk *w, bp_sort what, int index, int other) {
+  (void)what, (void)index, (void)other;
   bp_push_value(w->L, w->s, w->name);
-  lua_replace(w->L, -2);
 }
 
 /* core.values(x [, name]): x with plain values for variables. */
@@ -173,17 +172,17 @@ static int finish_view(lua_State *L, int status, lua_KContext context) {
 /* Follows a lens at index 2 that is the way through fields of records, from x at index 1: true, and the part is on the
  * top of the stack, if they are there. A lens has its steps under the keys 1, 2, ...: metatable, field, metatable, ... */
 static bool follow_fields(lua_State *L, int metatable) {
+  int x = 1;
   if (lua_gettop(L) != 2 || lua_type(L, 2) != LUA_TTABLE || !lua_getmetatable(L, 2)) return false;
   if (!lua_rawequal(L, -1, metatable)) return false;
-  lua_pushvalue(L, 1);
-  lua_replace(L, 3);
   for (lua_Integer k = 1;; k += 2) {
-    if (lua_rawgeti(L, 2, k) == LUA_TNIL) return lua_settop(L, 3), k > 1;
-    if (lua_type(L, 3) != LUA_TTABLE || !lua_getmetatable(L, 3) || !lua_rawequal(L, -1, -2)) return false;
+    if (lua_rawgeti(L, 2, k) == LUA_TNIL) return lua_pop(L, 1), k > 1;
+    if (lua_type(L, x) != LUA_TTABLE || !lua_getmetatable(L, x) || !lua_rawequal(L, -1, -2)) return false;
     lua_rawgeti(L, 2, k + 1);
-    if (lua_rawget(L, 3) == LUA_TNIL) return false;
-    lua_replace(L, 3);
-    lua_settop(L, 3);
+    if (lua_rawget(L, x) == LUA_TNIL) return false;
+    x = 3;
+    lua_replace(L, x);
+    lua_settop(L, x);
   }
 }
 

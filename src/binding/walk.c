@@ -20,15 +20,19 @@ enum {
   FRAME
 };
 
+/* Whether a value of a type is a number, an array or a variable: most are, and nothing else has to be known of these. */
+static bool is_plain_leaf(const bp_walk *w, int type, int index) {
+  return type == LUA_TNUMBER || (type == LUA_TUSERDATA && bp_is_ours(w->L, w->s, index));
+}
+
 /* What a value is; pushes what is known of its metatable, or nil. */
 static bp_sort classify(bp_walk *w, int index) {
   lua_State *L = w->L;
   int type = lua_type(L, index);
-  bool userdata = type == LUA_TUSERDATA;
-  if (type == LUA_TNUMBER || (userdata && bp_is_ours(L, w->s, index))) return lua_pushnil(L), BP_LEAF;
-  if ((type != LUA_TTABLE && !userdata) || !lua_getmetatable(L, index))
+  if (is_plain_leaf(w, type, index)) return lua_pushnil(L), BP_LEAF;
+  if ((type != LUA_TTABLE && type != LUA_TUSERDATA) || !lua_getmetatable(L, index))
     return lua_pushnil(L), type == LUA_TTABLE ? BP_BRANCH : BP_CONSTANT;
-  if (lua_rawget(L, w->known) == LUA_TNIL) return userdata ? BP_CONSTANT : BP_BRANCH;
+  if (lua_rawget(L, w->known) == LUA_TNIL) return type == LUA_TUSERDATA ? BP_CONSTANT : BP_BRANCH;
   lua_rawgeti(L, -1, 1);
   bp_sort what = (bp_sort)lua_tointeger(L, -1);
   lua_pop(L, 1);
@@ -214,52 +218,67 @@ static bool is_known(bp_walk *w, int value) {
   return false;
 }
 
-/* Pushes what the other has at the key of the value at an index, which must be of the same sort and type. */
-static void push_other(bp_walk *w, int base, int value, bp_sort what) {
+/* The leaf at an index, with nothing but the other of a pair above it, is replaced. */
+static void replace_leaf(bp_walk *w, bp_sort what, int index) {
+  w->count++;
+  w->instances = w->instances || what == BP_INSTANCE;
+  w->visit(w, what, index, w->paired ? index + OTHER : 0);
+  lua_replace(w->L, index);
+  if (w->paired) lua_settop(w->L, index);
+}
+
+static bool have_one_metatable(lua_State *L, int x, int y) {
+  const int top = lua_gettop(L);
+  const bool one = lua_getmetatable(L, x) && lua_getmetatable(L, y) && lua_rawequal(L, -1, -2);
+  lua_settop(L, top);
+  return one;
+}
+
+/* The value at an index, below its other: pushes what is known of it. Both must be of the same sort and type. */
+static bp_sort classify_pair(bp_walk *w, int index) {
   lua_State *L = w->L;
-  int info = value + 1, other = info + 1;
-  lua_pushvalue(L, base + FRAME);
-  lua_rawget(L, base + OTHER);
-  bool same = classify(w, other) == what && lua_rawequal(L, info, -1);
+  const int other = index + OTHER;
+  bp_sort what = classify(w, index);
+  if (!w->paired || what == BP_CONSTANT) return what;
+  if (lua_type(L, index) == lua_type(L, other) && have_one_metatable(L, index, other)) return what;
+  bool same = classify(w, other) == what && lua_rawequal(L, index + INFO, -1);
   lua_pop(L, 1);
-  if (!same) raise_difference(w, w->depth, value, other);
+  if (!same) raise_difference(w, w->depth, index, other);
+  return what;
 }
 
 /* The next key of the innermost frame. */
 static void step(bp_walk *w) {
   lua_State *L = w->L;
   bp_frame *f = &w->frames[w->depth - 1];
-  int base = base_of(w), key = base + FRAME, value = key + 1;
+  const int base = base_of(w), key = base + FRAME, value = key + 1;
   f->position++;
   if (f->list)
     lua_pushinteger(L, f->position);
   else
     lua_rawgeti(L, base + KEYS, f->position);
   lua_pushvalue(L, key);
-  if (lua_rawget(L, base + SOURCE) == LUA_TNIL) { /* gone from a record, which says so */
+  int type = lua_rawget(L, base + SOURCE), other = LUA_TNUMBER;
+  if (type == LUA_TNIL) { /* gone from a record, which says so */
     lua_pushvalue(L, key);
-    lua_gettable(L, base + SOURCE);
+    type = lua_gettable(L, base + SOURCE);
     lua_replace(L, value);
   }
-  bp_sort what = classify(w, value);
-  bool pair = w->paired && what != BP_CONSTANT;
-  if (pair) push_other(w, base, value, what);
-  if (what == BP_BRANCH) {
-    if (!pair) lua_pushnil(L);
-    lua_insert(L, value + OTHER); /* before the info: the order of a bp_frame */
-    if (!is_known(w, value)) {
+  if (w->paired) {
+    lua_pushvalue(L, key);
+    other = lua_rawget(L, base + OTHER);
+  }
+  if (is_plain_leaf(w, type, value) && is_plain_leaf(w, other, value + OTHER)) {
+    replace_leaf(w, BP_LEAF, value);
+  } else {
+    if (!w->paired) lua_pushnil(L);
+    bp_sort what = classify_pair(w, value);
+    if (what == BP_BRANCH && !is_known(w, value)) {
       enter(w);
       return;
     }
-  } else if (what != BP_CONSTANT) {
-    lua_pushvalue(L, value);
-    w->count++;
-    w->instances = w->instances || what == BP_INSTANCE;
-    w->visit(w, what, pair ? value + 2 : 0);
-    lua_replace(L, value);
-    lua_settop(L, value);
-  } else {
-    lua_settop(L, value);
+    if (what != BP_BRANCH) lua_settop(L, value + (w->paired && what != BP_CONSTANT ? OTHER : 0));
+    if (what == BP_INSTANCE) replace_leaf(w, what, value);
   }
   lua_rawset(L, base + COPY);
 }
@@ -299,20 +318,12 @@ static void walk_from(bp_walk *w, int place) {
   lua_settop(L, w->more);
   lua_pushvalue(L, place);
   lua_pushvalue(L, place + 1);
-  bp_sort what = classify(w, w->first);
-  if (w->paired && what != BP_CONSTANT) {
-    bool same = classify(w, w->first + OTHER) == what && lua_rawequal(L, -1, -2);
-    lua_pop(L, 1);
-    if (!same) raise_difference(w, 0, w->first, w->first + OTHER);
-  }
+  bp_sort what = classify_pair(w, w->first);
   if (what == BP_BRANCH) {
     walk_branch(w);
   } else if (what != BP_CONSTANT) {
-    w->count++;
-    w->instances = what == BP_INSTANCE;
-    lua_pushvalue(L, w->first);
-    w->visit(w, what, w->paired ? w->first + OTHER : 0);
-    lua_replace(L, w->first);
+    lua_settop(L, w->first + (w->paired ? OTHER : 0));
+    replace_leaf(w, what, w->first);
   }
 }
 
@@ -320,6 +331,7 @@ void bp_walk_run(bp_walk *w) {
   lua_State *L = w->L;
   int place = lua_gettop(L) - (w->paired ? 1 : 0);
   size_t before = w->count;
+  bp_reserve_call(L);
   walk_from(w, place);
   if (w->again) {
     w->thorough = true;

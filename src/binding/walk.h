@@ -21,12 +21,14 @@ struct bp_walk {
   bp_state *s;
   const char *name; /* of the public function, for errors */
   bool paired;      /* side by side with a structure that must have leaves and branches at the same places */
-  /* Replaces the leaf at the top of the stack; `other` is the stack index of the one beside it, or 0. */
-  void (*visit)(bp_walk *w, bp_sort what, int other);
+  /* Pushes what takes the place of the leaf at an index; it stands at the top of the stack, or of a paired walk below the
+   * one beside it, at `other` (else 0). */
+  void (*visit)(bp_walk *w, bp_sort what, int index, int other);
   bp_box *box;             /* the tape, where there is one */
   const char *leaf;        /* the name for errors of a leaf */
   bp_index tracked_before; /* leaves of the tape */
   bool updates;            /* leaves will be changed in place: they must be writable */
+  int metatable;           /* of variables: a stack index */
   size_t count;            /* of leaves visited, and of those before */
   /* Undoes the visits of a walk that begins again: most structures are trees of few branches, and only where a branch is
    * met twice, or there are many, a table is needed to find the copies of those before. NULL: it cannot be undone. */
