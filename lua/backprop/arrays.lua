@@ -3,6 +3,7 @@ Functions on arrays that read best in Lua: what accepts lists of tracked numbers
 small compositions of core operations.
 ]]
 
+local alias = require "backprop.alias"
 local core = require "backprop.core"
 local tree = require "backprop.tree"
 
@@ -54,36 +55,40 @@ function functions.axpy(a, x, y, surplus)
     end
     return core.axpy(a, x, y)
   end
-  -- First everything that can be wrong, so that nothing is half done; instances, whose functions are the user's, anew.
+  local written = {}
+  tree.visit(y, function(leaf)
+    if tree.is_array(leaf) then alias.note(written, leaf) end
+  end, "bp.axpy")
+  -- Of arrays what is to be added, of all else the sum.
   local moved = tree.map_at("bp.axpy", function(where, leaf, other)
     local trouble = tree.mismatch(leaf, other)
     if trouble then raise("bp.axpy: at %s: %s", where(), trouble) end
     if kind(leaf) ~= kind(other) then
       raise("bp.axpy: at %s: %s and %s do not agree", where(), tree.describe(leaf), tree.describe(other))
     end
+    if tree.is_array(leaf) then return alias.kept(written, leaf, other) end
     local class = tree.class_of(leaf)
-    if not class then return leaf end
+    if not class then return leaf + a * other end
     if not class.scale then raise("bp.axpy: at %s: the instance's class has no scale", where()) end
     return class.add(leaf, class.scale(other, a))
   end, y, x)
-  local done = {}
-  local function walk(into, from, fresh)
+  local plan, done = {}, {}
+  local function walk(into, from)
     if done[into] then return end
     done[into] = true
     for _, key in ipairs(tree.keys(into, "bp.axpy")) do
-      local part = into[key]
-      if kind(part) == "number" then
-        into[key] = part + a * from[key]
-      elseif kind(part) then
-        core.axpy(a, from[key], part)
+      local part, moved_part = into[key], from[key]
+      if tree.is_array(part) then
+        table.move({"axpy", a, moved_part, part}, 1, 4, #plan + 1, plan)
+      elseif tree.is_leaf(part) then
+        table.move({"set", into, key, moved_part}, 1, 4, #plan + 1, plan)
       elseif tree.is_branch(part) then
-        walk(part, from[key], fresh[key])
-      elseif tree.class_of(part) then
-        into[key] = fresh[key]
+        walk(part, moved_part)
       end
     end
   end
-  walk(y, x, moved)
+  walk(y, moved)
+  core.commit(plan, "bp.axpy")
 end
 
 --- Gives back every array of a structure now; a later use of one raises.

@@ -76,9 +76,7 @@ end
 
 local function copy(x)
   return tree.map("bp.check", function(leaf)
-    local sort = kind(leaf)
-    if sort == "vector" or sort == "matrix" then return core.clone(core.value(leaf)) end
-    return leaf
+    return tree.is_array(leaf) and core.clone(core.value(leaf)) or leaf
   end, x)
 end
 

@@ -157,7 +157,7 @@ local function gradients_of(tape, name, options, arguments)
   if options.into[1] ~= nil and tape:deliver() then return table.unpack(options.into, 1, #options.wrt) end
   local results, before = {}, 0
   for k, position in ipairs(options.wrt) do
-    results[k], before = tape:collect(name, arguments[position], before)
+    results[k], before = tape:collect(name, before, arguments[position], options.into[k])
     if options.into[k] ~= nil then results[k] = store(options.into[k], results[k], name) end
   end
   return table.unpack(results, 1, #options.wrt)
@@ -182,7 +182,7 @@ end
 local function first_gradient(tape, name, options, x)
   local into = options.into[1]
   if into ~= nil and tape:deliver() then return into end
-  local gradient = tape:collect(name, x, 0)
+  local gradient = tape:collect(name, 0, x, into)
   if into ~= nil then return store(into, gradient, name) end
   return gradient
 end
@@ -306,7 +306,7 @@ function Pullback:__call(cotangent, surplus)
   tape:run()
   local gradients, before = {}, 0
   for position = 1, arguments.n do
-    gradients[position], before = tape:collect(name, arguments[position], before)
+    gradients[position], before = tape:collect(name, before, arguments[position])
   end
   return table.unpack(gradients, 1, arguments.n)
 end

@@ -217,8 +217,8 @@ function bp.eval(f, ...) end
 ---each of `wrt`) whose arrays receive the gradient instead of new ones; `check_finite`, true to stop at the first
 ---operation that makes a NaN or inf in this call, false not to.
 ---
----Raises, when it is called, for an argument without a number or array, for a structure that contains itself, and for a
----first result without a number or array. A gradient inside a gradient of tracked values is not supported and raises.
+---Raises, when it is called, for an argument without a number or array, for a structure that contains itself, for a first
+---result without a number or array, and where a gradient would go over an array that an operation still reads. A gradient inside a gradient of tracked values is not supported and raises.
 ---@param f function
 ---@param options? {wrt?: integer[], into?: any, check_finite?: boolean}
 ---@return function # (...) -> gradient, ...

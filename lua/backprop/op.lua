@@ -78,11 +78,6 @@ local function number_leaves(argument, before, name)
   return numbers
 end
 
-local function sum(x, y)
-  local class = tree.class_of(x)
-  return class and class.add(x, y) or core.add(x, y)
-end
-
 local function check_leaf(name, argument, gradient, path)
   local fits = gradient == nil or tree.is_leaf(gradient) and tree.class_of(gradient) == tree.class_of(argument)
   if not fits then
@@ -94,7 +89,7 @@ end
 local function take_leaf(entry, argument, gradient, gradients, number, path)
   check_leaf(entry.name, argument, gradient, path)
   local before = gradients[number]
-  gradients[number] = before and gradient and sum(before, gradient) or gradient or before or false
+  gradients[number] = before and gradient and tree.sum(before, gradient) or gradient or before or false
 end
 
 -- Puts the leaves of one gradient into the list of all, beside those of its argument, which is plain. The leaves of a

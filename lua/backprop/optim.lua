@@ -14,6 +14,7 @@ D. Kingma and J. Ba (2015); AdamW, I. Loshchilov and F. Hutter (2019); RMSProp, 
 AdaGrad, J. Duchi and others (2011).
 ]]
 
+local alias = require "backprop.alias"
 local core = require "backprop.core"
 local tree = require "backprop.tree"
 local grad = require "backprop.grad"
@@ -24,8 +25,9 @@ local optim = {}
 
 -- Parameters and their gradients ----------------------------------------------------------------------------------
 
--- Calls f(holder, key, parameter, gradient) for every leaf below holder[key].
-local function each_leaf(holder, key, gradient, path, f)
+-- Calls f(holder, key, parameter, gradient, path) for every leaf below holder[key]. A table at two paths has two
+-- gradients, unless these are one table, too. `seen` has the pairs so far.
+local function each_leaf(holder, key, gradient, path, f, seen)
   local parameter = holder[key]
   if tree.is_leaf(parameter) then
     if not tree.is_leaf(gradient) then
@@ -40,9 +42,12 @@ local function each_leaf(holder, key, gradient, path, f)
     if type(gradient) ~= "table" then
       raise("bp.optim: the gradient%s must be structured like the parameters, got %s", path, tree.describe(gradient))
     end
+    seen[parameter] = seen[parameter] or {}
+    if seen[parameter][gradient] then return end
+    seen[parameter][gradient] = true
     for _, name in ipairs(tree.keys(parameter, "bp.optim")) do
       local below = path == "" and " at " .. tree.join("", name) or tree.join(path, name)
-      each_leaf(parameter, name, rawget(gradient, name), below, f)
+      each_leaf(parameter, name, rawget(gradient, name), below, f, seen)
     end
   end
 end
@@ -70,8 +75,7 @@ end
 local function refuse_overlaps(params)
   local by_buffer = {}
   tree.visit(params, function(leaf, where)
-    local sort = kind(leaf)
-    if sort ~= "vector" and sort ~= "matrix" then return end
+    if not tree.is_array(leaf) then return end
     local buffer = core.buffer_key(leaf)
     local others = by_buffer[buffer] or {}
     by_buffer[buffer] = others
@@ -85,31 +89,30 @@ local function refuse_overlaps(params)
   end, "bp.optim")
 end
 
--- The parameters as a list of {holder, key, parameter, gradient, id}; those of one storage are one.
+-- The parameters as a list of {holder, key, parameter, gradient, id}; those of one storage, or one place, are one.
+-- Gradients stay what they are while the parameters are changed.
 local function parameters_of(params, grads)
-  local list, by_storage = {}, {}
+  local list, known, written = {}, {}, {}
   refuse_bare(params)
-  local seen = {}
   each_leaf({params}, 1, grads, "", function(holder, key, parameter, gradient, path)
     check_leaf(parameter, gradient, path)
-    local array = kind(parameter) == "vector" or kind(parameter) == "matrix"
+    local array = tree.is_array(parameter)
     local id = array and core.storage_key(parameter, true) or nil
-    if not array then
-      seen[holder] = seen[holder] or {}
-      if seen[holder][key] then return end -- a table at two paths
-      seen[holder][key] = true
-    end
-    local known = id and by_storage[id]
-    if known then
-      if not rawequal(known.gradient, gradient) or known.holder ~= holder then
-        known.gradient = core.add(known.gradient, gradient)
-      end
+    local group, name = id and known or known[holder] or {}, id or key
+    if not id then known[holder] = group end
+    local item = group[name]
+    if item then
+      item.gradient = tree.sum(item.gradient, gradient)
       return
     end
-    local item = {holder = holder, key = key, parameter = parameter, gradient = gradient, id = id}
-    if id then by_storage[id] = item end
+    item = {holder = holder, key = key, parameter = parameter, gradient = gradient, id = id}
+    group[name] = item
     list[#list + 1] = item
-  end)
+    if array then alias.note(written, parameter) end
+  end, {})
+  for _, item in ipairs(list) do
+    if item.id then item.gradient = alias.kept(written, item.parameter, item.gradient) end
+  end
   return list
 end
 
@@ -207,7 +210,7 @@ function Optimiser:step(params, grads)
     end
   end
   plan:set(self, "steps", self.steps + 1)
-  core.commit(plan)
+  core.commit(plan, "bp.optim")
 end
 
 --- Gradient and update as one; returns the loss.

@@ -47,6 +47,12 @@ function tree.is_leaf(x)
   return classify(x) == "leaf"
 end
 
+--- Is x a vector or a matrix, plain or tracked?
+function tree.is_array(x)
+  local sort = kind(x)
+  return sort == "vector" or sort == "matrix"
+end
+
 --- Is x a table to walk into?
 function tree.is_branch(x)
   return classify(x) == "branch"
@@ -383,11 +389,10 @@ function tree.one(x) return tree.map("bp.one", one_leaf, x) end
 --- Why two leaves of a structure do not go together, or nil: instances must be of one class, arrays of one kind of one
 -- shape and dtype.
 function tree.mismatch(x, y)
-  local sort = kind(x)
   if leaf_class(x) ~= leaf_class(y) then
     return ("%s and %s do not agree"):format(tree.describe(x), tree.describe_other(y, x))
   end
-  if sort ~= kind(y) or sort ~= "vector" and sort ~= "matrix" then return nil end
+  if kind(x) ~= kind(y) or not tree.is_array(x) then return nil end
   local rows, columns = x:shape()
   local other_rows, other_columns = y:shape()
   if rows == other_rows and columns == other_columns then
@@ -398,11 +403,16 @@ function tree.mismatch(x, y)
   return ("shapes %dx%d and %dx%d do not agree"):format(rows, columns, other_rows, other_columns)
 end
 
+--- The sum of two leaves that go together.
+function tree.sum(x, y)
+  return (leaf_class(x) or core).add(x, y)
+end
+
 local function add_leaves(where, x, y)
-  local class, trouble = leaf_class(x), tree.mismatch(x, y)
+  local trouble = tree.mismatch(x, y)
   if trouble and where() ~= "" then raise("bp.add: at %s: %s", where(), trouble) end
-  if trouble and (class or leaf_class(y)) then raise("bp.add: %s", trouble) end
-  return (class or core).add(x, y)
+  if trouble and (leaf_class(x) or leaf_class(y)) then raise("bp.add: %s", trouble) end
+  return tree.sum(x, y)
 end
 
 function tree.add(x, y, surplus)

@@ -105,18 +105,18 @@ static instruction instruction_at(lua_State *L, int index) {
   return (instruction)found;
 }
 
-/* Runs the instruction whose values stand on the stack from index 2 on, or only sees that it cannot fail. */
-static void run_instruction(lua_State *L, bp_state *s, bool checking) {
-  const int first = 2;
+/* Runs the instruction whose values stand on the stack from index 3 on, or only sees that it cannot fail. */
+static void run_instruction(lua_State *L, bp_state *s, const char *name, bool checking) {
+  const int first = 3;
   switch (instruction_at(L, first)) {
   case SET:
   case TAKE:
     if (checking) {
       bool array = instruction_at(L, first) == TAKE;
       luaL_checktype(L, first + 1, LUA_TTABLE);
-      if (array) bp_check_array(L, s, first + 3, "bp.optim");
+      if (array) bp_check_array(L, s, first + 3, name);
       lua_pushvalue(L, first + 2);
-      if (lua_rawget(L, first + 1) == LUA_TNIL) bp_raise(L, s, "bp.optim: there is nothing to be set");
+      if (lua_rawget(L, first + 1) == LUA_TNIL) bp_raise(L, s, "%s: there is nothing to be set", name);
       return; /* a key that is there takes no memory */
     }
     if (instruction_at(L, first) == TAKE) {
@@ -128,9 +128,9 @@ static void run_instruction(lua_State *L, bp_state *s, bool checking) {
     return;
   case AXPY: {
     double a = luaL_checknumber(L, first + 1);
-    const bp_handle *x = bp_check_array(L, s, first + 2, "bp.optim");
-    bp_handle *y = bp_check_writable(L, s, first + 3, "bp.optim");
-    check_like(L, s, &x->array, &y->array, "bp.optim");
+    const bp_handle *x = bp_check_array(L, s, first + 2, name);
+    bp_handle *y = bp_check_writable(L, s, first + 3, name);
+    check_like(L, s, &x->array, &y->array, name);
     if (checking) return;
     bp_axpby(&s->cx, a, &x->array, 1, &y->array);
     touch(&y->array);
@@ -138,19 +138,19 @@ static void run_instruction(lua_State *L, bp_state *s, bool checking) {
   }
   case SCALE: {
     double a = luaL_checknumber(L, first + 1);
-    bp_handle *x = bp_check_writable(L, s, first + 2, "bp.optim");
+    bp_handle *x = bp_check_writable(L, s, first + 2, name);
     if (checking) return;
     bp_axpby(&s->cx, a, &x->array, 0, &x->array);
     touch(&x->array);
     return;
   }
   case ADAM: {
-    bp_handle *x = bp_check_writable(L, s, first + 1, "bp.optim"), *m = bp_check_writable(L, s, first + 3, "bp.optim");
-    bp_handle *v = bp_check_writable(L, s, first + 4, "bp.optim");
-    const bp_handle *g = bp_check_array(L, s, first + 2, "bp.optim");
-    check_like(L, s, &x->array, &g->array, "bp.optim");
-    check_like(L, s, &x->array, &m->array, "bp.optim");
-    check_like(L, s, &x->array, &v->array, "bp.optim");
+    bp_handle *x = bp_check_writable(L, s, first + 1, name), *m = bp_check_writable(L, s, first + 3, name);
+    bp_handle *v = bp_check_writable(L, s, first + 4, name);
+    const bp_handle *g = bp_check_array(L, s, first + 2, name);
+    check_like(L, s, &x->array, &g->array, name);
+    check_like(L, s, &x->array, &m->array, name);
+    check_like(L, s, &x->array, &v->array, name);
     bp_adam step = {luaL_checknumber(L, first + 5), luaL_checknumber(L, first + 6), luaL_checknumber(L, first + 7),
                     luaL_checknumber(L, first + 8), luaL_checknumber(L, first + 9), luaL_checknumber(L, first + 10)};
     if (checking) return;
@@ -158,27 +158,28 @@ static void run_instruction(lua_State *L, bp_state *s, bool checking) {
     touch(&x->array);
     return;
   }
-  default: bp_raise(L, s, "bp.optim: there is no instruction '%s'", lua_tostring(L, first));
+  default: bp_raise(L, s, "%s: there is no instruction '%s'", name, lua_tostring(L, first));
   }
 }
 
-/* core.commit(list): a whole step of an optimiser, or an error and nothing at all. The list holds one instruction after
- * another: "set", t, key, value; "take", t, key, array (its first element); "axpy", a, x, y; "scale", a, x; "adam", x, g,
- * m, v, beta1, beta2, rate, epsilon, decay, l2. All are checked before the first is run, and running them asks for no
- * memory. */
+/* core.commit(list, name): all that one call changes in place, or an error, which bears the name, and nothing at all. The
+ * list holds one instruction after another: "set", t, key, value; "take", t, key, array (its first element); "axpy", a,
+ * x, y; "scale", a, x; "adam", x, g, m, v, beta1, beta2, rate, epsilon, decay, l2. All are checked before the first is
+ * run, and running them asks for no memory. */
 static int commit(lua_State *L) {
   bp_state *s = bp_state_of(L);
   luaL_checktype(L, 1, LUA_TTABLE);
+  const char *name = luaL_checkstring(L, 2);
   lua_Integer count = (lua_Integer)lua_rawlen(L, 1);
-  luaL_checkstack(L, 16, "bp.optim");
+  luaL_checkstack(L, 16, name);
   for (int checking = 1; checking >= 0; checking--) {
     for (lua_Integer k = 1, values; k <= count; k += values) {
-      lua_settop(L, 1);
+      lua_settop(L, 2);
       lua_rawgeti(L, 1, k);
-      instruction next = instruction_at(L, 2);
+      instruction next = instruction_at(L, 3);
       values = next == INSTRUCTIONS ? 1 : instructions[next].values;
       for (lua_Integer i = 1; i < values; i++) lua_rawgeti(L, 1, k + i);
-      run_instruction(L, s, checking != 0);
+      run_instruction(L, s, name, checking != 0);
     }
   }
   return 0;

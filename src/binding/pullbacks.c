@@ -94,6 +94,27 @@ static void give(lua_State *L, bp_state *s, const bp_sweep_call *sweep, size_t i
   if (taken) end_given(s, handle);
 }
 
+/* An array that receives a gradient may be returned as one: such are cloned before anything is written there. The tape
+ * holds their storage, whatever finalizers release. */
+static void save_received(lua_State *L, bp_state *s, const bp_tape *tape, bp_leaves gradients, size_t count) {
+  for (size_t k = 0; k < count && tape->into_count > 0; k++) {
+    bp_push_leaf(L, gradients, k);
+    const bp_handle *handle = bp_handle_at(L, s, -1);
+    if (handle == NULL || !bp_sweep_receives(tape, handle->array.buffer)) {
+      lua_pop(L, 1);
+      continue;
+    }
+    const bp_array array = handle->array;
+    const bp_handle *clone = bp_push_new(L, s, bp_shape_like(&array));
+    bp_axpby(&s->cx, 1, &array, 0, &clone->array);
+    if (gradients.list != 0)
+      lua_rawseti(L, gradients.list, (lua_Integer)k + 1);
+    else
+      lua_replace(L, gradients.first + (int)k);
+    lua_pop(L, 1);
+  }
+}
+
 /* Pushes the cotangent of a result: a number, a read-only array, an instance; nil where none arrived. */
 static void push_cotangent(lua_State *L, bp_state *s, bp_tape *tape, bp_index index) {
   const bp_slot *slot = &tape->slots[index];
@@ -200,6 +221,7 @@ static int run_pullback(lua_State *L) {
   if (failed == LUA_OK) {
     if (flat) check_flat_gradients(L, s, sweep);
     bp_sweep_before_giving(tape);
+    save_received(L, s, tape, gradients, call->input_count);
     const int top = lua_gettop(L);
     count_arrays(L, s, gradients, call->input_count, 1);
     for (size_t k = 0; k < call->input_count; k++) {

@@ -76,6 +76,20 @@ static void untrack(bp_walk *w) {
   w->box->thorough = true;
 }
 
+/* The walk will go over the structure at an index, and beside it over the one above, where gradients are to go, unless
+ * that is nil: both at the top of the stack then. */
+static void walk_beside(bp_walk *w, int index) {
+  lua_State *L = w->L;
+  lua_settop(L, index + 1);
+  w->paired = !lua_isnil(L, index + 1);
+  if (!w->paired) {
+    lua_settop(L, index);
+    return;
+  }
+  w->name = lua_pushfstring(L, "%s: into", w->leaf);
+  lua_insert(L, index);
+}
+
 /* tape:track(name, x [, into [, updates]]): a copy of x with variables for leaves, how many there are, and whether some
  * are instances. */
 static int track(lua_State *L) {
@@ -84,14 +98,7 @@ static int track(lua_State *L) {
   w.tracked_before = w.box->tape.leaf_count;
   w.leaf = w.name = luaL_checkstring(L, 2);
   w.updates = lua_toboolean(L, 5);
-  lua_settop(L, 4);
-  w.paired = !lua_isnil(L, 4);
-  if (w.paired) {
-    w.name = lua_pushfstring(L, "%s: into", w.leaf);
-    lua_insert(L, 3);
-  } else {
-    lua_settop(L, 3);
-  }
+  walk_beside(&w, 3);
   w.metatable = 3;
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->variable_metatable);
   lua_insert(L, w.metatable);
@@ -113,15 +120,15 @@ static void collect_leaf(bp_walk *w, bp_sort what, int index, int other) {
   lua_call(w->L, 1, 1);
 }
 
-/* tape:collect(name, x, before): the gradients of the leaves of x, which follow leaf number `before`, in x's structure,
- * and the number of the last. */
+/* tape:collect(name, before, x [, into]): the gradients of the leaves of x, which follow leaf number `before`, in x's
+ * structure, and the number of the last. `into` as it was tracked with: what is shared in both is one. */
 static int collect(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_walk w = {.L = L, .s = s, .visit = collect_leaf, .box = bp_check_tape(L, s)};
   w.thorough = w.box->thorough;
   w.leaf = w.name = luaL_checkstring(L, 2);
-  w.count = (size_t)luaL_checkinteger(L, 4);
-  lua_settop(L, 3);
+  w.count = (size_t)luaL_checkinteger(L, 3);
+  walk_beside(&w, 4);
   bp_walk_run(&w);
   lua_pushinteger(L, (lua_Integer)w.count);
   return 2;

@@ -375,15 +375,29 @@ static bp_status finish(bp_tape *tape, bp_call *call, const bp_index *inputs, bp
   return status;
 }
 
-static bp_status check_versions(bp_tape *tape, bp_index first, size_t result_count, const bp_index *inputs,
-                                size_t input_count) {
-  const bp_op *op = tape->nodes[first].op;
-  if ((op->flags & BP_OP_VALUES_UNREAD) != 0) return BP_OK;
+/* The first value that an operation reads and that was written since it was recorded, or BP_NONE. */
+static bp_index changed_value(const bp_tape *tape, bp_index first, size_t result_count, const bp_index *inputs,
+                              size_t input_count) {
+  if ((tape->nodes[first].op->flags & BP_OP_VALUES_UNREAD) != 0) return BP_NONE;
   for (size_t k = 0; k < result_count + input_count; k++) {
     bp_index index = k < result_count ? first + (bp_index)k : inputs[k - result_count];
-    if (bp_node_is_changed(&tape->nodes[index])) return bp_node_check(tape, index, op);
+    if (bp_node_is_changed(&tape->nodes[index])) return index;
   }
-  return BP_OK;
+  return BP_NONE;
+}
+
+static bp_status check_versions(bp_tape *tape, bp_index first, size_t result_count, const bp_index *inputs,
+                                size_t input_count) {
+  bp_index changed = changed_value(tape, first, result_count, inputs, input_count);
+  return changed == BP_NONE ? BP_OK : bp_node_check(tape, changed, tape->nodes[first].op);
+}
+
+/* The same when the destinations are open: one of the caller's own arrays (into) may be what the operation reads. */
+static bp_status check_into(bp_tape *tape, bp_index first, size_t result_count, const bp_index *inputs,
+                            size_t input_count) {
+  if (tape->into_count == 0 || changed_value(tape, first, result_count, inputs, input_count) == BP_NONE) return BP_OK;
+  return bp_call_fail(&(bp_call){.cx = tape->cx, .op = tape->nodes[first].op},
+                      "into: a gradient would be written over an array that this operation reads");
 }
 
 /* ---- patterns ---------------------------------------------------------------------------------------------------- */
@@ -430,6 +444,7 @@ static bool run_sum_of_products(bp_tape *tape, bp_index index, bp_status *status
     bp_gradient d;
     if (!tape->nodes[inputs[k]].needs) continue;
     *status = destination(tape, inputs[k], &d);
+    if (*status == BP_OK) *status = check_into(tape, inner_index, 1, inputs, count);
     if (*status == BP_OK)
       bp_contribute(tape->cx, square ? 2 * scale : scale, &tape->nodes[inputs[count - 1 - k]].value, &d);
   }
@@ -465,6 +480,7 @@ static bp_status run_row(bp_tape *tape, bp_call *call, const bp_index *inputs, b
   if (is_log_of_softmax(tape, &tape->nodes[first])) return run_log_of_softmax(tape, call, inputs);
   if (call->op->passes != 0) pass_on(tape, call, inputs);
   bp_status status = prepare(tape, call, inputs, first, factors);
+  if (status == BP_OK) status = check_into(tape, first, call->result_count, inputs, call->input_count);
   call->cotangent_free = bp_slot_is_alone(&tape->slots[first]);
   if (status == BP_OK) status = call->op->backward(call);
   return finish(tape, call, inputs, status);
@@ -573,6 +589,12 @@ bp_status bp_sweep_give(bp_tape *tape, bp_index input, const bp_array *array, bo
 void bp_sweep_before_giving(bp_tape *tape) {
   for (size_t k = 0; k < tape->into_count; k++)
     if (tape->into[k].rank != 0) bp_pending_compute_of(tape->cx, tape->into[k].buffer);
+}
+
+bool bp_sweep_receives(const bp_tape *tape, const bp_buffer *buffer) {
+  for (size_t k = 0; k < tape->into_count; k++)
+    if (tape->into[k].rank != 0 && tape->into[k].buffer == buffer) return true;
+  return false;
 }
 
 bp_status bp_sweep_give_product(bp_tape *tape, bp_index input, const bp_array *product, bool *taken) {

@@ -246,6 +246,8 @@ bp_status bp_sweep_give(bp_tape *tape, bp_index input, const bp_array *array, bo
 bp_status bp_sweep_give_product(bp_tape *tape, bp_index input, const bp_array *product, bool *taken);
 /* An array that receives a gradient may be a factor: such products are multiplied before anything is written there. */
 void bp_sweep_before_giving(bp_tape *tape);
+/* Whether storage is that of an array which receives a gradient. */
+bool bp_sweep_receives(const bp_tape *tape, const bp_buffer *buffer);
 void bp_sweep_give_object(bp_tape *tape, bp_index input);
 
 /* The tape and the first result's index of the call that runs: for such rules. */
