@@ -218,7 +218,8 @@ function bp.eval(f, ...) end
 ---operation that makes a NaN or inf in this call, false not to.
 ---
 ---Raises, when it is called, for an argument without a number or array, for a structure that contains itself, for a first
----result without a number or array, and where a gradient would go over an array that an operation still reads. A gradient inside a gradient of tracked values is not supported and raises.
+---result without a number or array, and where a gradient would go over an array that an operation still reads. A gradient
+---inside a gradient of tracked values is not supported and raises.
 ---@param f function
 ---@param options? {wrt?: integer[], into?: any, check_finite?: boolean}
 ---@return function # (...) -> gradient, ...
