@@ -21,6 +21,7 @@ typedef struct bp_state {
   ptrdiff_t large_bytes; /* in these */
   ptrdiff_t small_bytes; /* in small ones */
   size_t least_live;     /* the fewest bytes in arrays since the last full collection of ours */
+  uint32_t scans;        /* counts pullbacks whose gradients were looked through */
   bp_context cx;
   int tape_metatable, rng_metatable, methods;
   int functions;           /* what the Lua side gives back to us, by name */
@@ -35,15 +36,17 @@ typedef struct bp_handle {
   const void *mark;
   bp_array array; /* of rank 0 when released or given away */
   uint8_t read_only;
-  uint8_t given; /* taken over by a gradient: gone */
-  uint8_t seen;  /* used while a list is scanned for repetitions */
+  uint8_t given;    /* taken over by a gradient: gone */
+  uint8_t repeated; /* among the gradients of the pullback number `scan` */
+  uint32_t scan;
 } bp_handle;
 
 /* A tape and what the binding keeps with it. Its memory lives as long as the state. */
 typedef struct bp_box {
   bp_tape tape;
   bool thorough;            /* an argument has a branch at two paths, or many */
-  int table;                /* in the registry while open: operations' entries, objects, their gradients, lines */
+  bool named;               /* there is something in the table by name: objects, their gradients, lines */
+  int table;                /* in the registry, or LUA_NOREF: the pullbacks and rows of bp.op, and what has a name */
   uint32_t last_generation; /* a box whose generations are used up is not used again */
   struct bp_box *next_free;
 } bp_box;
@@ -136,8 +139,9 @@ static inline bp_box *bp_check_variable(lua_State *L, bp_state *s, const bp_vari
   return variable->box;
 }
 
-/* Pushes a handle without storage. */
+/* Pushes a handle without storage; the second where a call has been reserved. */
 bp_handle *bp_push_handle(lua_State *L, bp_state *s);
+bp_handle *bp_push_reserved_handle(lua_State *L, bp_state *s);
 /* Pushes a new array, not filled. */
 bp_handle *bp_push_new(lua_State *L, bp_state *s, bp_array shape);
 /* Gives a handle without storage an array with its reference: cannot fail, so push the handle first. */
@@ -273,7 +277,8 @@ void bp_push_outcome(lua_State *L, bp_state *s, bp_box *box, const char *name);
 
 /* ---- variables.c ---- */
 
-/* Pushes the plain value of the leaf at the top of the stack; an array shares storage and is read-only. */
+/* Pushes the plain value of the leaf at the top of the stack; an array shares storage and is read-only. A call has been
+ * reserved. */
 void bp_push_value(lua_State *L, bp_state *s, const char *name);
 
 #endif

@@ -40,14 +40,14 @@ static void read_side(lua_State *L, bp_state *s, const char *name, side *x, bp_b
   }
 }
 
-/* Keeps what stands at an index for the sweep, and the row; returns the number of the entry. */
+/* Keeps what stands at an index for the sweep, and the row behind it; returns the number of the entry. */
 static lua_Integer keep_entry(lua_State *L, bp_box *box, int row, int index) {
   bp_push_box_table(L, box);
-  lua_pushvalue(L, row);
-  lua_rawsetp(L, -2, lua_touserdata(L, row));
   lua_Integer number = (lua_Integer)lua_rawlen(L, -1) + 1;
   lua_pushvalue(L, index);
   lua_rawseti(L, -2, number);
+  lua_pushvalue(L, row);
+  lua_rawseti(L, -2, number + 1);
   lua_pop(L, 1);
   return number;
 }
@@ -216,6 +216,7 @@ static int call_op(lua_State *L) {
   }
   lua_pushinteger(L, 0);
   lua_pushvalue(L, lua_upvalueindex(OP_FORWARD));
+  bp_reserve_call(L);
   for (int k = 1; k <= count; k++) {
     lua_pushvalue(L, k);
     bp_push_value(L, s, row->name);

@@ -76,13 +76,17 @@ int bp_refuse_variable(lua_State *L, bp_state *s, const bp_variable *variable, c
 
 /* ---- making ------------------------------------------------------------------------------------------------------ */
 
-bp_handle *bp_push_handle(lua_State *L, bp_state *s) {
-  bp_reserve_call(L);
+bp_handle *bp_push_reserved_handle(lua_State *L, bp_state *s) {
   bp_handle *handle = lua_newuserdatauv(L, sizeof *handle, 0);
   *handle = (bp_handle){.mark = &s->array_mark};
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->array_metatable);
   lua_setmetatable(L, -2);
   return handle;
+}
+
+bp_handle *bp_push_handle(lua_State *L, bp_state *s) {
+  bp_reserve_call(L);
+  return bp_push_reserved_handle(L, s);
 }
 
 /* What is worth a report. Small arrays 256 KiB at a time: a step of the collector for each costs more than it frees, and a

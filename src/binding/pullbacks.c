@@ -9,16 +9,20 @@ static const char *const ranks[] = {"number", "vector", "matrix"};
 
 /* Whether a gradient's storage can be taken over: nobody else can write there. */
 static bool is_ours_to_take(const bp_tape *tape, const bp_handle *handle) {
-  return handle != NULL && !tape->kept && !handle->read_only && handle->seen < 2 && handle->array.rank != 0 &&
+  return handle != NULL && !tape->kept && !handle->read_only && !handle->repeated && handle->array.rank != 0 &&
          handle->array.buffer->references == 1;
 }
 
-/* Counts how often each array stands among the gradients; `step` 0 clears the counts. */
-static void count_arrays(lua_State *L, bp_state *s, bp_leaves gradients, size_t count, uint8_t step) {
+/* Finds out which arrays stand more than once among the gradients. */
+static void find_repeated(lua_State *L, bp_state *s, bp_leaves gradients, size_t count) {
+  const uint32_t scan = ++s->scans;
   for (size_t k = 0; k < count; k++) {
     bp_push_leaf(L, gradients, k);
     bp_handle *handle = bp_handle_at(L, s, -1);
-    if (handle != NULL) handle->seen = step == 0 ? 0 : (uint8_t)(handle->seen < 2 ? handle->seen + step : 2);
+    if (handle != NULL) {
+      handle->repeated = handle->scan == scan;
+      handle->scan = scan;
+    }
     lua_pop(L, 1);
   }
 }
@@ -105,7 +109,7 @@ static void save_received(lua_State *L, bp_state *s, const bp_tape *tape, bp_lea
       continue;
     }
     const bp_array array = handle->array;
-    const bp_handle *clone = bp_push_new(L, s, bp_shape_like(&array));
+    bp_handle *clone = bp_push_new(L, s, bp_shape_like(&array));
     bp_axpby(&s->cx, 1, &array, 0, &clone->array);
     if (gradients.list != 0)
       lua_rawseti(L, gradients.list, (lua_Integer)k + 1);
@@ -204,9 +208,8 @@ static void check_flat_gradients(lua_State *L, bp_state *s, const bp_sweep_call 
   }
 }
 
-/* Runs protected. A gradient that is zero is nil, or false in a list of the Lua side's. An error leaves two things behind:
- * the cotangents, alive and read-only, in storage that the sweep has done with; and counts of arrays, with which one that
- * is returned once more is copied instead of taken. */
+/* Runs protected. A gradient that is zero is nil, or false in a list of the Lua side's. An error while they are given
+ * leaves the cotangents behind, alive and read-only, in storage that the sweep has done with. */
 static int run_pullback(lua_State *L) {
   const bp_sweep_call *sweep = lua_touserdata(L, 1);
   bp_tape *tape = sweep->tape;
@@ -223,14 +226,13 @@ static int run_pullback(lua_State *L) {
     bp_sweep_before_giving(tape);
     save_received(L, s, tape, gradients, call->input_count);
     const int top = lua_gettop(L);
-    count_arrays(L, s, gradients, call->input_count, 1);
+    find_repeated(L, s, gradients, call->input_count);
     for (size_t k = 0; k < call->input_count; k++) {
       if (!tape->nodes[sweep->inputs[k]].needs) continue;
       bp_push_leaf(L, gradients, k);
       if (lua_toboolean(L, -1)) give(L, s, sweep, k);
       lua_settop(L, top);
     }
-    count_arrays(L, s, gradients, call->input_count, 0);
   }
   kill_cotangents(L, s, cotangents, call->result_count);
   if (failed == LUA_OK) return 0;

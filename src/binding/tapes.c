@@ -5,14 +5,33 @@
 
 /* ---- boxes ------------------------------------------------------------------------------------------------------- */
 
-/* Made when it is first asked for: most tapes need none. With room for some entries and rows of bp.op (custom.c): a
- * table that grows by one is made anew again and again. */
+/* Made when it is first asked for: most tapes need none. With room for some entries of bp.op (custom.c): a table that
+ * grows by one is made anew again and again. */
 void bp_push_box_table(lua_State *L, bp_box *box) {
   if (box->table == LUA_NOREF) {
-    lua_createtable(L, 8, 8);
+    lua_createtable(L, 16, 0);
     box->table = luaL_ref(L, LUA_REGISTRYINDEX);
   }
   lua_rawgeti(L, LUA_REGISTRYINDEX, box->table);
+}
+
+/* At the end of a call: the next one can use a table of a few entries again, if it is emptied. */
+static void forget_table(lua_State *L, bp_box *box) {
+  enum { FEW = 64 };
+  if (box->table == LUA_NOREF) return;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, box->table);
+  const lua_Integer entries = (lua_Integer)lua_rawlen(L, -1);
+  if (box->named || entries > FEW) {
+    luaL_unref(L, LUA_REGISTRYINDEX, box->table);
+    box->table = LUA_NOREF;
+    box->named = false;
+  } else {
+    for (lua_Integer k = entries; k > 0; k--) {
+      lua_pushnil(L);
+      lua_rawseti(L, -2, k);
+    }
+  }
+  lua_pop(L, 1);
 }
 
 /* A tape in no use, or a new one, whose memory the state keeps. */
@@ -33,8 +52,7 @@ static bp_box *take_box(lua_State *L, bp_state *s) {
 static void close_box(lua_State *L, bp_state *s, bp_box *box) {
   s->epoch++;
   bp_tape_close(&box->tape);
-  luaL_unref(L, LUA_REGISTRYINDEX, box->table);
-  box->table = LUA_NOREF;
+  forget_table(L, box);
   if (box->last_generation == UINT32_MAX) return;
   box->next_free = s->free_box;
   s->free_box = box;
@@ -95,6 +113,7 @@ static int new_tape(lua_State *L) {
   if (s->cx.timing || box->tape.check_finite) {
     bp_push_box_table(L, box);
     lua_newtable(L);
+    box->named = true;
     lua_setfield(L, -2, "lines");
     lua_pop(L, 1);
   }
@@ -140,6 +159,7 @@ static int collect_tape(lua_State *L) {
 
 void bp_keep_object(lua_State *L, bp_box *box, bp_index node) {
   bp_push_box_table(L, box);
+  box->named = true;
   if (lua_getfield(L, -1, "objects") == LUA_TNIL) {
     lua_pop(L, 1);
     lua_newtable(L);
@@ -219,7 +239,7 @@ static void begin_sweep(lua_State *L, bp_state *s, bp_box *box, bool deferring) 
   for (size_t k = box->tape.into_count; k < box->tape.leaf_count && !deferring; k++)
     bp_report_before(L, s, &box->tape.nodes[k].value);
   box->tape.deferring = deferring;
-  if (box->table != LUA_NOREF) {
+  if (box->named) {
     bp_push_box_table(L, box);
     lua_pushnil(L);
     lua_setfield(L, -2, "gradients");
@@ -236,6 +256,7 @@ static int begin(lua_State *L) {
 
 void bp_add_object(lua_State *L, bp_state *s, bp_box *box, bp_index node) {
   bp_push_box_table(L, box);
+  box->named = true;
   if (lua_getfield(L, -1, "gradients") == LUA_TNIL) {
     lua_pop(L, 1);
     lua_newtable(L);

@@ -196,7 +196,7 @@ void bp_push_value(lua_State *L, bp_state *s, const char *name) {
              "before, in the forward");
   } else {
     /* The new handle may make the collector close the tape of a pullback that was dropped: look again after it. */
-    bp_handle *handle = bp_push_handle(L, s);
+    bp_handle *handle = bp_push_reserved_handle(L, s);
     handle->array = look_at(L, s, index, name)->value;
     handle->read_only = true;
     bp_buffer_retain(handle->array.buffer);
@@ -206,6 +206,7 @@ void bp_push_value(lua_State *L, bp_state *s, const char *name) {
 /* core.value(x [, name]): the plain value of a leaf. Errors bear the name. */
 static int value(lua_State *L) {
   const char *name = luaL_optstring(L, 2, "bp.value");
+  bp_reserve_call(L);
   lua_pushvalue(L, 1);
   bp_push_value(L, bp_state_of(L), name);
   return 1;
