@@ -235,7 +235,7 @@ describe("an element-wise formula, the short way,", function()
     end)(bp.vector{ 1, 2, 3 }))
   end)
 
-  it("leaves what the gradients go into to the general way", function()
+  it("brings gradients to where they are to go", function()
     local functions = { bp.sin, function(a) return a + a end, function(a) return a * 2 end,
       function(a) return -a + 0 end }
     for _, f in ipairs(functions) do

@@ -133,12 +133,12 @@ static void read_side(const bp_tape *tape, bp_index input, side *s) {
 }
 
 /* Whether what an input gets can simply be written, or added, where its gradient is, and it has not been changed. */
-static bool is_simple(const bp_tape *tape, bp_index input, const side *s, const bp_array *result, bool unread) {
+static bool is_simple(bp_index input, const side *s, const bp_array *result, bool unread) {
   if (s->value->rank == 0) return true;
   if (!unread && bp_node_is_changed(s->node)) return false;
   if (!s->node->needs) return true;
   if (s->node->root != input || !is_like(s->value, result)) return false;
-  return s->slot->state == BP_SLOT_OWNED || (s->slot->state == BP_SLOT_EMPTY && input >= tape->into_count);
+  return s->slot->state == BP_SLOT_OWNED || s->slot->state == BP_SLOT_EMPTY;
 }
 
 /* The array of a slot goes over to another, which is empty. */
@@ -157,19 +157,19 @@ static void pass(bp_slot *from, bp_slot *to, bool last) {
     bp_slot_share(to, &from->gradient);
 }
 
-/* Where an input's contribution goes: for the last one the cotangent's own storage will do, if nobody else has it. The
- * cotangent can still be read in the slot that it is handed over from. */
-static bp_status open_slot(bp_context *cx, bp_slot *from, const side *s, bool last, bool *accumulate) {
-  bp_slot *slot = s->slot;
+/* Where the contribution to an input goes: for the last one the cotangent's own storage will do, if nobody else has it.
+ * The cotangent can still be read in the slot that it is handed over from. */
+static bp_status open_slot(bp_tape *tape, bp_index index, bp_index input, const side *s, bool last, bool *accumulate) {
+  bp_slot *slot = s->slot, *from = &tape->slots[index];
+  const bool to_caller = bp_into_of(tape, input) != NULL;
+  bp_status status = BP_OK;
   *accumulate = slot->state != BP_SLOT_EMPTY;
   if (*accumulate) return BP_OK;
-  if (s->value->rank != 0 && last && bp_slot_is_alone(from)) return hand_over(from, slot), BP_OK;
-  if (s->value->rank != 0) {
-    slot->gradient = bp_shape_like(s->value);
-    if (bp_array_allocate(cx, &slot->gradient) != BP_OK) return BP_NOMEM;
-  }
-  slot->state = BP_SLOT_OWNED;
-  return BP_OK;
+  if (s->value->rank != 0 && last && !to_caller && bp_slot_is_alone(from)) return hand_over(from, slot), BP_OK;
+  if (s->value->rank != 0) status = bp_sweep_provide(tape, input);
+  if (status == BP_OK) slot->state = BP_SLOT_OWNED;
+  if (status == BP_OK && to_caller) status = bp_sweep_check_into(tape, index, 1);
+  return status;
 }
 
 /* The contribution to input k, whose slot is open. */
@@ -213,18 +213,19 @@ static bool sweep_arrays(bp_tape *tape, bp_index index, bp_status *status) {
   size_t last = 0;
   for (size_t k = 0; k < count; k++) {
     read_side(tape, input[k], &sides[k]);
-    if (!is_simple(tape, input[k], &sides[k], &node->value, unread)) return false;
+    if (!is_simple(input[k], &sides[k], &node->value, unread)) return false;
     if (sides[k].node->needs) last = k + 1;
   }
   for (size_t k = 0; k < last; k++) {
     const side *s = &sides[k];
     bool accumulate;
     if (!s->node->needs) continue;
-    if ((passes >> k & 1) != 0 && s->slot->state == BP_SLOT_EMPTY && s->value->rank != 0) {
+    if ((passes >> k & 1) != 0 && s->slot->state == BP_SLOT_EMPTY && s->value->rank != 0 &&
+        bp_into_of(tape, input[k]) == NULL) {
       pass(slot, s->slot, k + 1 == last);
       continue;
     }
-    *status = open_slot(tape->cx, slot, s, k + 1 == last, &accumulate);
+    *status = open_slot(tape, index, input[k], s, k + 1 == last, &accumulate);
     if (*status != BP_OK) return true;
     backward(tape, node, k, &slot->gradient, sides, accumulate);
   }

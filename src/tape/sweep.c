@@ -123,14 +123,9 @@ void bp_sweep_end(bp_tape *tape) {
   tape->swept = false;
 }
 
-static bp_array *into_of(bp_tape *tape, bp_index index) {
-  return index < tape->into_count && tape->into[index].rank != 0 ? &tape->into[index] : NULL;
-}
-
-/* Storage for a slot: where the gradient of a leaf is to go, or fresh. */
-static bp_status provide(bp_tape *tape, bp_index index) {
+bp_status bp_sweep_provide(bp_tape *tape, bp_index index) {
   bp_slot *slot = &tape->slots[index];
-  bp_array *into = into_of(tape, index);
+  bp_array *into = bp_into_of(tape, index);
   if (into != NULL) {
     bp_status status = bp_sweep_before_write(tape->cx, into->buffer);
     if (status != BP_OK) return status;
@@ -168,7 +163,7 @@ static bp_array written_part(const bp_slot *slot) {
 static bp_status own(bp_tape *tape, bp_index index) {
   bp_slot *slot = &tape->slots[index];
   bp_array shared = slot->gradient;
-  bp_status status = provide(tape, index);
+  bp_status status = bp_sweep_provide(tape, index);
   if (status != BP_OK) {
     slot->gradient = shared;
     return status;
@@ -210,7 +205,7 @@ static bp_status window_destination(bp_tape *tape, bp_index root, const bp_array
   bp_slot *slot = &tape->slots[root];
   bool first = slot->state == BP_SLOT_EMPTY;
   if (first) {
-    bp_status status = provide(tape, root);
+    bp_status status = bp_sweep_provide(tape, root);
     if (status != BP_OK) return status;
     slot->state = BP_SLOT_PARTIAL;
     slot->from = slot->to = 0;
@@ -252,7 +247,7 @@ static bp_status destination(bp_tape *tape, bp_index index, bp_gradient *d) {
     return BP_OK;
   }
   if (slot->state == BP_SLOT_EMPTY) {
-    status = provide(tape, index);
+    status = bp_sweep_provide(tape, index);
     if (status == BP_OK) slot->state = BP_SLOT_OWNED;
   } else {
     status = settle(tape, index);
@@ -376,26 +371,25 @@ static bp_status finish(bp_tape *tape, bp_call *call, const bp_index *inputs, bp
 }
 
 /* The first value that an operation reads and that was written since it was recorded, or BP_NONE. */
-static bp_index changed_value(const bp_tape *tape, bp_index first, size_t result_count, const bp_index *inputs,
-                              size_t input_count) {
-  if ((tape->nodes[first].op->flags & BP_OP_VALUES_UNREAD) != 0) return BP_NONE;
-  for (size_t k = 0; k < result_count + input_count; k++) {
+static bp_index changed_value(const bp_tape *tape, bp_index first, size_t result_count) {
+  const bp_node *node = &tape->nodes[first];
+  const bp_index *inputs = bp_node_inputs(tape, node);
+  if ((node->op->flags & BP_OP_VALUES_UNREAD) != 0) return BP_NONE;
+  for (size_t k = 0; k < result_count + node->input_count; k++) {
     bp_index index = k < result_count ? first + (bp_index)k : inputs[k - result_count];
     if (bp_node_is_changed(&tape->nodes[index])) return index;
   }
   return BP_NONE;
 }
 
-static bp_status check_versions(bp_tape *tape, bp_index first, size_t result_count, const bp_index *inputs,
-                                size_t input_count) {
-  bp_index changed = changed_value(tape, first, result_count, inputs, input_count);
+static bp_status check_versions(bp_tape *tape, bp_index first, size_t result_count) {
+  bp_index changed = changed_value(tape, first, result_count);
   return changed == BP_NONE ? BP_OK : bp_node_check(tape, changed, tape->nodes[first].op);
 }
 
 /* The same when the destinations are open: one of the caller's own arrays (into) may be what the operation reads. */
-static bp_status check_into(bp_tape *tape, bp_index first, size_t result_count, const bp_index *inputs,
-                            size_t input_count) {
-  if (tape->into_count == 0 || changed_value(tape, first, result_count, inputs, input_count) == BP_NONE) return BP_OK;
+bp_status bp_sweep_check_into(bp_tape *tape, bp_index first, size_t result_count) {
+  if (tape->into_count == 0 || changed_value(tape, first, result_count) == BP_NONE) return BP_OK;
   return bp_call_fail(&(bp_call){.cx = tape->cx, .op = tape->nodes[first].op},
                       "into: a gradient would be written over an array that this operation reads");
 }
@@ -439,12 +433,12 @@ static bool run_sum_of_products(bp_tape *tape, bp_index index, bp_status *status
   const size_t count = inner->input_count;
   for (size_t k = 0; k < count; k++)
     if (!bp_same_shape(&tape->nodes[inputs[k]].value, &inner->value)) return false;
-  *status = check_versions(tape, inner_index, 1, inputs, count);
+  *status = check_versions(tape, inner_index, 1);
   for (size_t k = 0; k < count && *status == BP_OK; k++) {
     bp_gradient d;
     if (!tape->nodes[inputs[k]].needs) continue;
     *status = destination(tape, inputs[k], &d);
-    if (*status == BP_OK) *status = check_into(tape, inner_index, 1, inputs, count);
+    if (*status == BP_OK) *status = bp_sweep_check_into(tape, inner_index, 1);
     if (*status == BP_OK)
       bp_contribute(tape->cx, square ? 2 * scale : scale, &tape->nodes[inputs[count - 1 - k]].value, &d);
   }
@@ -480,7 +474,7 @@ static bp_status run_row(bp_tape *tape, bp_call *call, const bp_index *inputs, b
   if (is_log_of_softmax(tape, &tape->nodes[first])) return run_log_of_softmax(tape, call, inputs);
   if (call->op->passes != 0) pass_on(tape, call, inputs);
   bp_status status = prepare(tape, call, inputs, first, factors);
-  if (status == BP_OK) status = check_into(tape, first, call->result_count, inputs, call->input_count);
+  if (status == BP_OK) status = bp_sweep_check_into(tape, first, call->result_count);
   call->cotangent_free = bp_slot_is_alone(&tape->slots[first]);
   if (status == BP_OK) status = call->op->backward(call);
   return finish(tape, call, inputs, status);
@@ -515,7 +509,7 @@ static __attribute__((noinline)) bp_status run_call(bp_tape *tape, bp_index firs
   call->attributes = node->attributes == 0 ? (bp_attributes *)(uintptr_t)&none
                                            : &tape->attributes[node->attributes - 1];
   call->host = host;
-  bp_status status = check_versions(tape, first, result_count, sweep.inputs, node->input_count);
+  bp_status status = check_versions(tape, first, result_count);
   if (status != BP_OK) return status;
   int64_t start = tape->cx->timing ? bp_clock() : 0;
   bool gives = (node->op->flags & BP_OP_GIVES) != 0;
@@ -638,11 +632,11 @@ bp_status bp_sweep_gradient(bp_tape *tape, bp_index leaf, bp_outcome *gradient) 
     return BP_OK;
   }
   if (slot->state == BP_SLOT_EMPTY) {
-    bp_status status = provide(tape, leaf);
+    bp_status status = bp_sweep_provide(tape, leaf);
     if (status != BP_OK) return status;
     slot->state = BP_SLOT_OWNED;
     bp_zero_fill(tape->cx, &slot->gradient);
-  } else if (slot->state == BP_SLOT_SHARED && bp_slot_is_alone(slot) && into_of(tape, leaf) == NULL) {
+  } else if (slot->state == BP_SLOT_SHARED && bp_slot_is_alone(slot) && bp_into_of(tape, leaf) == NULL) {
     slot->state = BP_SLOT_OWNED;
   } else {
     bp_status status = settle(tape, leaf);

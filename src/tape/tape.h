@@ -217,11 +217,20 @@ bool bp_formula_sweep(bp_tape *tape, bp_index index, bp_status *status);
 
 /* ---- sweep.c ---- */
 
+/* Where the gradient of a leaf is to go, or NULL. */
+static inline bp_array *bp_into_of(bp_tape *tape, bp_index index) {
+  return index < tape->into_count && tape->into[index].rank != 0 ? &tape->into[index] : NULL;
+}
+
 /* Begins a sweep: all slots empty. */
 bp_status bp_sweep_begin(bp_tape *tape);
 /* Adds a cotangent, of the node's shape and dtype, to a node's slot; NULL means ones. */
 bp_status bp_sweep_seed(bp_tape *tape, bp_index index, const bp_array *cotangent);
 void bp_sweep_seed_object(bp_tape *tape, bp_index index);
+/* Storage for an empty slot: where the gradient of a leaf is to go, or fresh. */
+bp_status bp_sweep_provide(bp_tape *tape, bp_index index);
+/* Fails where such storage is what the operation reads that writes to it: its first result, and how many it has. */
+bp_status bp_sweep_check_into(bp_tape *tape, bp_index first, size_t result_count);
 /* Runs every backward rule that a cotangent reaches, last node first. `host` is handed to the rules. */
 bp_status bp_sweep_run(bp_tape *tape, void *host);
 /* The gradient of a leaf, with a reference of the caller's own, or written to where it was to go. Of a sweep that keeps
