@@ -9,15 +9,15 @@ static void refuse_leaf(bp_walk *w, int index) {
   const char *colon = *place == '\0' ? "" : ": ";
   const bp_handle *handle = bp_handle_at(L, w->s, index);
   if (*place == ' ') place++;
-  if (handle != NULL) bp_raise(L, w->s, "%s: %s%sthe array was released", w->leaf, place, colon);
+  if (handle != NULL) bp_raise(L, w->s, "%s: %s%sthe array was released", w->name, place, colon);
   const bp_variable *variable = bp_variable_at(L, w->s, index);
   if (variable->generation != variable->box->tape.generation)
-    bp_raise(L, w->s, "%s: %s%sa tracked value is used after the call that tracked it has ended", w->leaf, place,
+    bp_raise(L, w->s, "%s: %s%sa tracked value is used after the call that tracked it has ended", w->name, place,
              colon);
   bp_raise(L, w->s,
            "%s: an argument is tracked by another call (a gradient inside a gradient is not "
            "supported: pass plain values, with bp.value)",
-           w->leaf);
+           w->name);
 }
 
 static const char *text_of(lua_State *L, const bp_array *x) {
@@ -31,15 +31,17 @@ static const bp_array *check_into(bp_walk *w, int index, const bp_array *value) 
   bp_state *s = w->s;
   const bp_handle *target = bp_handle_at(L, s, index);
   if (target == NULL || target->array.rank == 0)
-    bp_raise(L, s, "%s%s: expected a vector or matrix, got %s", w->name, bp_walk_place(w), bp_type_of(L, s, index));
+    bp_raise(L, s, "%s: into%s: expected a vector or matrix, got %s", w->name, bp_walk_place(w),
+             bp_type_of(L, s, index));
   const bp_array *into = &target->array;
-  if (target->read_only) bp_raise(L, s, "%s%s: the array is read-only", w->name, bp_walk_place(w));
+  if (target->read_only) bp_raise(L, s, "%s: into%s: the array is read-only", w->name, bp_walk_place(w));
   if (!bp_same_shape(into, value) || into->dtype != value->dtype)
-    bp_raise(L, s, "%s%s: expected %s, got %s", w->name, bp_walk_place(w), text_of(L, value), text_of(L, into));
-  if (!bp_is_contiguous(into)) bp_raise(L, s, "%s%s: a column cannot receive a gradient", w->name, bp_walk_place(w));
-  for (size_t k = 0; k < w->box->tape.into_count; k++)
+    bp_raise(L, s, "%s: into%s: expected %s, got %s", w->name, bp_walk_place(w), text_of(L, value), text_of(L, into));
+  if (!bp_is_contiguous(into))
+    bp_raise(L, s, "%s: into%s: a column cannot receive a gradient", w->name, bp_walk_place(w));
+  for (size_t k = 0; k < w->box->tape.into_count && into->buffer->receiving != 0; k++)
     if (bp_overlap(into, &w->box->tape.into[k]))
-      bp_raise(L, s, "%s%s: two gradients would go to the same array", w->name, bp_walk_place(w));
+      bp_raise(L, s, "%s: into%s: two gradients would go to the same array", w->name, bp_walk_place(w));
   return into;
 }
 
@@ -54,7 +56,7 @@ static bp_status add_leaf(bp_walk *w, int index, int other, bp_index *leaf) {
   const bp_handle *handle = bp_handle_at(L, w->s, index);
   if (handle == NULL || handle->array.rank == 0) refuse_leaf(w, index);
   bp_pending_compute(&w->s->cx, &handle->array);
-  if (w->updates) bp_check_writable(L, w->s, index, w->leaf);
+  if (w->updates) bp_check_writable(L, w->s, index, w->name);
   return bp_tape_leaf(&w->box->tape, &handle->array, other == 0 ? NULL : check_into(w, other, &handle->array), leaf);
 }
 
@@ -82,12 +84,7 @@ static void walk_beside(bp_walk *w, int index) {
   lua_State *L = w->L;
   lua_settop(L, index + 1);
   w->paired = !lua_isnil(L, index + 1);
-  if (!w->paired) {
-    lua_settop(L, index);
-    return;
-  }
-  w->name = lua_pushfstring(L, "%s: into", w->leaf);
-  lua_insert(L, index);
+  if (!w->paired) lua_settop(L, index);
 }
 
 /* tape:track(name, x [, into [, updates]]): a copy of x with variables for leaves, how many there are, and whether some
@@ -96,7 +93,7 @@ static int track(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_walk w = {.L = L, .s = s, .visit = track_leaf, .undo = untrack, .box = bp_check_tape(L, s)};
   w.tracked_before = w.box->tape.leaf_count;
-  w.leaf = w.name = luaL_checkstring(L, 2);
+  w.name = luaL_checkstring(L, 2);
   w.updates = lua_toboolean(L, 5);
   walk_beside(&w, 3);
   w.metatable = 3;
@@ -126,7 +123,7 @@ static int collect(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_walk w = {.L = L, .s = s, .visit = collect_leaf, .box = bp_check_tape(L, s)};
   w.thorough = w.box->thorough;
-  w.leaf = w.name = luaL_checkstring(L, 2);
+  w.name = luaL_checkstring(L, 2);
   w.count = (size_t)luaL_checkinteger(L, 3);
   walk_beside(&w, 4);
   bp_walk_run(&w);
@@ -141,14 +138,14 @@ static void undo_nothing(bp_walk *w) {
 
 static void outcome_leaf(bp_walk *w, bp_sort what, int index, int other) {
   (void)what, (void)index, (void)other;
-  bp_push_outcome(w->L, w->s, w->box, w->leaf);
+  bp_push_outcome(w->L, w->s, w->box, w->name);
 }
 
 /* tape:outcome(name, x): the plain values of a result, for the caller to keep. */
 static int outcome(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_walk w = {.L = L, .s = s, .visit = outcome_leaf, .undo = undo_nothing, .box = bp_check_tape(L, s)};
-  w.leaf = w.name = luaL_checkstring(L, 2);
+  w.name = luaL_checkstring(L, 2);
   lua_settop(L, 3);
   bp_walk_run(&w);
   return 1;

@@ -46,7 +46,7 @@ static void push_place(bp_walk *w, const char *function, int length) {
   lua_State *L = w->L;
   bp_check_stack(L, w->s, 8, w->name);
   bp_push_function(L, w->s, function);
-  lua_pushstring(L, w->name);
+  lua_pushfstring(L, w->paired ? "%s: into" : "%s", w->name);
   lua_newtable(L);
   for (int k = 0; k < length; k++) {
     lua_pushvalue(L, w->first + k * (FRAME + 1) + FRAME);

@@ -20,12 +20,11 @@ struct bp_walk {
   lua_State *L;
   bp_state *s;
   const char *name; /* of the public function, for errors */
-  bool paired;      /* side by side with a structure that must have leaves and branches at the same places */
+  bool paired;      /* side by side with a structure (into) that must have leaves and branches at the same places */
   /* Pushes what takes the place of the leaf at an index; it stands at the top of the stack, or of a paired walk below the
    * one beside it, at `other` (else 0). */
   void (*visit)(bp_walk *w, bp_sort what, int index, int other);
   bp_box *box;             /* the tape, where there is one */
-  const char *leaf;        /* the name for errors of a leaf */
   bp_index tracked_before; /* leaves of the tape */
   bool updates;            /* leaves will be changed in place: they must be writable */
   int metatable;           /* of variables: a stack index */

@@ -106,6 +106,7 @@ bp_buffer *bp_buffer_new(bp_context *cx, size_t bytes) {
   buffer->references = 1;
   buffer->version = 0;
   buffer->pending = 0;
+  buffer->receiving = 0;
   buffer->exposed = false;
   buffer->next = NULL;
   cx->stats.bytes_live += capacity;

@@ -20,10 +20,11 @@ typedef struct bp_loan {
 struct bp_buffer {
   size_t capacity; /* usable bytes: those of its size class */
   uint8_t size_class;
-  bool exposed; /* the host has its address, and may write there at any time */
+  bool exposed;     /* the host has its address, and may write there at any time */
+  uint16_t pending; /* its place among the pending matrices, else 0 */
   uint32_t references;
   uint32_t version;
-  uint32_t pending;          /* its place among the pending matrices, else 0 */
+  uint32_t receiving;        /* in how many places it is to receive a gradient */
   bp_buffer *next;           /* in the pool: freed before this one */
   void *block;               /* what the allocator gave; the buffer stands inside it, aligned */
   const bp_loan *loan;       /* of a borrowed buffer, else NULL */

@@ -3,7 +3,7 @@
 
 void bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *factors) {
   cx->pending[cx->pending_count++] = (bp_pending){*to, *factors};
-  to->buffer->pending = cx->pending_count;
+  to->buffer->pending = (uint16_t)cx->pending_count;
   bp_buffer_retain(factors->left.buffer);
   bp_buffer_retain(factors->right.buffer);
 }
@@ -14,7 +14,7 @@ bp_factors bp_pending_take(bp_context *cx, bp_buffer *buffer) {
   cx->pending_count--;
   for (; place < cx->pending_count; place++) {
     cx->pending[place] = cx->pending[place + 1];
-    cx->pending[place].to.buffer->pending = place + 1;
+    cx->pending[place].to.buffer->pending = (uint16_t)(place + 1);
   }
   buffer->pending = 0;
   return factors;

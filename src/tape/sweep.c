@@ -586,8 +586,8 @@ void bp_sweep_before_giving(bp_tape *tape) {
 }
 
 bool bp_sweep_receives(const bp_tape *tape, const bp_buffer *buffer) {
-  for (size_t k = 0; k < tape->into_count; k++)
-    if (tape->into[k].rank != 0 && tape->into[k].buffer == buffer) return true;
+  for (size_t k = 0; k < tape->into_count && buffer != NULL && buffer->receiving != 0; k++)
+    if (tape->into[k].buffer == buffer) return true;
   return false;
 }
 

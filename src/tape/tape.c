@@ -21,6 +21,15 @@ static void release_attributes(bp_context *cx, bp_attributes *a) {
   bp_array_release(cx, &a->saved);
 }
 
+/* Gives back where gradients of leaves were to go, from one leaf on. */
+static void forget_into(bp_tape *tape, size_t first) {
+  while (tape->into_count > first) {
+    bp_buffer *buffer = tape->into[--tape->into_count].buffer;
+    if (buffer != NULL) buffer->receiving--;
+    bp_buffer_release(tape->cx, buffer);
+  }
+}
+
 void bp_tape_close(bp_tape *tape) {
   if (tape->generation == 0) return;
   bp_context *cx = tape->cx;
@@ -29,8 +38,8 @@ void bp_tape_close(bp_tape *tape) {
   /* Last recorded, first freed: the pool then hands the blocks out again in the order of the next forward. */
   for (size_t k = held; k-- > 0;) bp_buffer_release(cx, tape->nodes[k].value.buffer);
   for (size_t k = tape->attributes_count; k-- > 0;) release_attributes(cx, &tape->attributes[k]);
-  for (size_t k = tape->into_count; k-- > 0;) bp_buffer_release(cx, tape->into[k].buffer);
-  tape->node_count = tape->inputs_count = tape->attributes_count = tape->into_count = 0;
+  forget_into(tape, 0);
+  tape->node_count = tape->inputs_count = tape->attributes_count = 0;
   tape->generation = 0;
 }
 
@@ -100,6 +109,7 @@ bp_status bp_tape_leaf(bp_tape *tape, const bp_array *value, const bp_array *int
   if (into != NULL) {
     while (tape->into_count < *leaf) tape->into[tape->into_count++] = bp_shape_number();
     tape->into[tape->into_count++] = *into;
+    into->buffer->receiving++;
     bp_buffer_retain(into->buffer);
   }
   tape->leaf_count++;
@@ -112,7 +122,7 @@ void bp_tape_forget(bp_tape *tape, bp_index first) {
     tape->node_count--;
     bp_buffer_release(tape->cx, tape->nodes[tape->node_count].value.buffer);
   }
-  while (tape->into_count > first) bp_buffer_release(tape->cx, tape->into[--tape->into_count].buffer);
+  forget_into(tape, first);
 }
 
 bp_status bp_tape_object_leaf(bp_tape *tape, bp_index *leaf) {

@@ -27,7 +27,7 @@ void bp_update_leaf(bp_tape *tape, bp_index leaf, double decay, double rate) {
   bp_slot *slot = &tape->slots[leaf];
   bp_array *value = &tape->nodes[leaf].value;
   bp_context *cx = tape->cx;
-  if (decay != 1 && is_repeated(tape, leaf)) decay = 1;
+  if (decay != 1 && bp_node_is_changed(&tape->nodes[leaf]) && is_repeated(tape, leaf)) decay = 1;
   bp_sweep_complete(tape, leaf);
   if (slot->state != BP_SLOT_EMPTY) {
     bp_axpby(cx, -rate, &slot->gradient, decay, value);
