@@ -165,6 +165,10 @@ describe("what is added in place stays what it is meanwhile:", function()
     local _, low, high = two(40)
     bp.axpy(1, { high }, { low })
     for i = 1, 39 do assert.equal(2 * i + 1, low[i]) end
+    local v = bp.vector{ 1, 2, 3, 4 }
+    local windows = { bp.slice(v, 1, 3), bp.slice(v, 2, 4) }
+    bp.axpy(1, windows, windows)
+    same({ 2, 6, 9, 8 }, v)
     local p = { a = bp.vector{ 1, 2 }, b = bp.vector{ 10, 20 }, n = 3 }
     bp.axpy(2, { a = p.b, b = p.a, n = 1 }, p)
     same({ a = { 21, 42 }, b = { 12, 24 }, n = 5 }, p)
