@@ -196,6 +196,9 @@ describe("a table at two paths", function()
     local split = { a = { n = 0, w = bp.zeros(2) }, b = { n = 0, w = bp.zeros(2) } }
     bp.grad(f, { into = split })(params)
     same({ a = { n = 2, w = { 1, 1 } }, b = { n = 3, w = { 5, 5 } } }, split)
+    local again = { a = { n = 0, w = bp.zeros(2) }, b = { n = 0, w = bp.zeros(2) } }
+    bp.grad(function(x, p) return x * f(p) end, { wrt = { 1, 2 }, into = { 0, again } })(1, params)
+    same(help.plain(split), again)
     bp.optim.sgd{ lr = 1 }:step(params, split)
     same({ n = -4, w = { -5, -4 } }, t)
     bp.optim.sgd{ lr = 1 }:step(params, bp.grad(f)(params)) -- whose gradient is one table at two paths
