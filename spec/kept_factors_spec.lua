@@ -27,6 +27,42 @@ describe("a factor that is kept for a step", function()
     return results[1], results[2]
   end
 
+  it("is the cotangent behind linear's own activation, where others have the cotangent too", function()
+    local random = bp.rng(5)
+    local function new(...) return random:normal(0, 0.5, ...) end
+    local x, v = new(4, 4), new(4)
+    local w1, w2, square, b1, b2 = new(4, 4), new(4, 4), new(4, 4), new(4), new(4)
+    local losses = {
+      function(p, f) return bp.sum(bp.linear(p.x, p.w1, p.b1, f) + p.x) end,
+      function(p, f) return bp.sum(bp.square(bp.linear(x, p.w1, p.b1, f) + bp.linear(x, p.w2, p.b2, f))) end,
+      function(p, f) return bp.sum(bp.square(bp.linear(v, p.w1, p.b1, f) + bp.linear(v, p.w2, p.b2, f))) end,
+      function(p, f)
+        local y = bp.linear(x, p.w1, p.b1, f)
+        return bp.norm(p.w1) + bp.sum(bp.square(y + bp.linear(y, p.w2, p.b2, f) + p.x))
+      end,
+    }
+    for _, row in ipairs(bp.ops()) do
+      local f = row.arity == 1 and row.signature == "value x" and bp[row.name] and row.name
+      if f and pcall(bp.linear, x, w1, b1, f) and help.is_array(bp.linear(x, w1, b1, f)) then
+        for k, loss in ipairs(losses) do
+          local minimized, stepped = steps(function()
+            return function(p) return loss(p, f) end,
+              help.clone{ w1 = w1, w2 = w2, b1 = b1, b2 = b2, x = square }
+          end)
+          if not help.differs(help.plain(stepped), help.plain(stepped)) then -- no NaN
+            help.close(help.plain(stepped), help.plain(minimized), 1e-12, ("%s, loss %d"):format(f, k))
+          end
+        end
+      end
+    end
+    -- and the storage of such a factor is nobody else's afterwards
+    local p = help.clone{ w1 = w1, w2 = w2, b1 = b1, b2 = b2, x = square }
+    bp.optim.sgd{ lr = 0.01 }:minimize(function(q) return losses[2](q, "tanh") end, p)
+    local kept = {}
+    for i = 1, 40 do kept[i] = bp.full(i, 4, 4) end
+    for i = 1, 40 do same(i, kept[i]:get(1, 1)) end
+  end)
+
   -- Runs f in the sweep after everything that is recorded later.
   local function later(f)
     return bp.op(function(s) return s * 1, function(d)

@@ -187,9 +187,11 @@ static void product_backward(bp_call *call, const bp_array *g) {
   if (WANTED(2)) bp_contribute_summed(call->cx, g, GRADIENT(2));
 }
 
-/* The cotangent goes through the activation first: in place, or into an array that the factors may keep. */
+/* The cotangent goes through the activation first: in place, or into an array of its own. Where that is a factor which a
+ * step keeps, the call's attributes hold it as long as the tape lives. */
 static bp_status linear_backward(bp_call *call) {
-  int64_t activation = call->attributes->integer[0];
+  bp_attributes *attributes = call->attributes;
+  int64_t activation = attributes->integer[0];
   if (activation == 0) return product_backward(call, COTANGENT), BP_OK;
   bp_gradient d = {.to = *COTANGENT};
   if (!call->cotangent_free) {
@@ -198,7 +200,10 @@ static bp_status linear_backward(bp_call *call) {
   }
   bp_map_unary_adjoint(call->cx, bp_activation_loop(activation), no_parameters, COTANGENT, RESULT, RESULT, &d);
   product_backward(call, &d.to);
-  if (!call->cotangent_free) bp_array_release(call->cx, &d.to);
+  if (call->cotangent_free) return BP_OK;
+  bp_array_release(call->cx, &attributes->saved);
+  attributes->saved = d.to;
+  if (!WANTED(1) || GRADIENT(1)->factors == NULL) bp_array_release(call->cx, &attributes->saved);
   return BP_OK;
 }
 
