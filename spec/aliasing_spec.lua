@@ -502,3 +502,69 @@ describe("P23: every buffer is owned before anything can raise", function()
     assert.equal(before, after)
   end)
 end)
+
+describe("what was tracked is changed by the user:", function()
+  it("a forward that writes to its argument's table, or uses its result's again, moves no gradient", function()
+    local caching = bp.op(function(p)
+      local w, v = p.w, p.v
+      p.cache, p.aux, p.w = w * 2, { s = v }, nil
+      return w * 2 * v, function(d) return { w = d * 2 * v, v = d * 2 * w } end
+    end)
+    same({ w = 10, v = 6 }, bp.grad(function(p) return caching(p) end){ w = 3, v = 5 })
+    local inserting = bp.op(function(l)
+      local a, b = l[1], l[2]
+      table.insert(l, 1, 7)
+      return a * b, function(d) return { d * b, d * a } end
+    end)
+    same({ 5, 3 }, bp.grad(function(l) return inserting(l) end){ 3, 5 })
+    local result = {}
+    local reusing = bp.op(function(x, key)
+      result[key] = x * 2
+      return result, function(d) return d[key] * 2, nil end
+    end)
+    assert.equal(62, bp.grad(function(x)
+      local a, b = reusing(x, "b"), reusing(x * 3, "a")
+      return a.b + 10 * b.a
+    end)(1))
+  end)
+
+  it("leaves that come or go while the function runs are an error, and no parameter has changed", function()
+    local changed = "an argument was changed while the function ran"
+    for _, change in ipairs{
+      function(p) p.a = nil end, function(p) p.more = 1 end, function(p) p.n = bp.zeros(2) end,
+      function(p) p.w = 3 end, function(p) p.w = bp.zeros(3) end,
+    } do
+      local p = { a = 3.0, n = 5.0, w = bp.vector{ 1, 2 } }
+      local w = p.w
+      local function f(q)
+        change(p)
+        return 10 * q.n + bp.sum(q.w) + 100 * q.a
+      end
+      raises(changed, bp.grad(f), p)
+      p = { a = 3.0, n = 5.0, w = w }
+      raises(changed, bp.optim.sgd{ lr = 1 }.minimize, bp.optim.sgd{ lr = 1 }, f, p)
+      same({ 1, 2 }, w)
+      assert(p.a == nil or p.a == 3)
+    end
+    local p = { b = bp.vector{ 1, 2 }, c = bp.vector{ 3, 4 } }
+    local _, pullback <close> = bp.vjp(function(q) return bp.dot(q.b, q.c) end, p)
+    p.c = nil
+    raises("an argument was changed", pullback)
+  end)
+
+  it("the value is that of before, also where its gradient goes to the argument itself", function()
+    local x = bp.vector{ 5, 6 }
+    same({ 5, 6 }, (bp.value_and_grad(function(a) return a end, { into = x })(x)))
+    same({ 1, 1 }, x)
+    local m = bp.matrix{ { 5, 6 }, { 7, 8 } }
+    same({ 5, 6 }, (bp.value_and_grad(function(a) return a[1] end, { into = m })(m)))
+  end)
+
+  it("one table cannot take the numbers of two", function()
+    local t = { n = 0 }
+    raises("two gradients", bp.grad(function(p) return 2 * p.a.n + 3 * p.b.n end, { into = { a = t, b = t } }),
+      { a = { n = 1 }, b = { n = 2 } })
+    raises("two gradients", bp.grad(function(p, q) return 2 * p.n + 3 * q.n end,
+      { wrt = { 1, 2 }, into = { t, t } }), { n = 1 }, { n = 2 })
+  end)
+end)

@@ -7,7 +7,7 @@ package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
 local help = require "support.helpers"
 
-local same, close, raises = help.same, help.close, help.raises
+local same, close, raises = help.same, help.close, raises
 
 -- One step for one number: s is that number's own state, t the step counted from 1. The formulas are PyTorch's.
 local rules = {}
@@ -493,5 +493,52 @@ describe("training", function()
       close({ 3, -0.5 }, p.line, 1e-2, case[1])
       assert(loss < 1e-3)
     end
+  end)
+end)
+
+describe("an optimiser", function()
+  it("heeds a setting that is assigned, in minimize as in step", function()
+    local function loss(p) return bp.sum(p.w * p.w) end
+    local assigned, given = bp.optim.sgd{ lr = 0.1 }, bp.optim.sgd{ lr = 0.1, momentum = 0.9 }
+    assigned.momentum = 0.9
+    local p, q = { w = bp.vector{ 1 } }, { w = bp.vector{ 1 } }
+    for _ = 1, 3 do
+      assigned:minimize(loss, p)
+      given:minimize(loss, q)
+    end
+    same(help.plain(q), help.plain(p))
+    given.momentum = 0
+    given:minimize(loss, q)
+  end)
+
+  it("refuses a setting that its constructor refuses", function()
+    local p = { w = bp.vector{ 1 } }
+    local function refuses(text, name, key, value)
+      local opt = bp.optim[name]()
+      opt[key] = value
+      raises({ "bp.optim." .. name, text }, opt.step, opt, p, p)
+      raises({ "bp.optim." .. name, text }, opt.minimize, opt, function(x) return bp.sum(x.w) end, p)
+      same({ 1 }, p.w)
+    end
+    refuses("weight_decay must be a number", "sgd", "weight_decay", "x")
+    refuses("momentum must be a number", "sgd", "momentum", nil)
+    refuses("nesterov needs a momentum", "sgd", "nesterov", true)
+    refuses("lr cannot be", "sgd", "lr", 0 / 0)
+    refuses("beta1 must be less than 1", "adam", "beta1", 1)
+    refuses("eps cannot be -1", "adam", "eps", -1)
+    refuses("alpha must be less than 1", "rmsprop", "alpha", 2)
+  end)
+
+  it("refuses gradients that have more than the parameters, and structures that contain themselves", function()
+    local opt = bp.optim.sgd{ lr = 1 }
+    raises("no parameter for the gradient at [3]", opt.step, opt, { 1, 2 }, { 1, 1, 1 })
+    raises("no parameter for the gradient at b", opt.step, opt, { a = 1 }, { a = 1, b = 2 })
+    local p = { { 1 }, { 2 } }
+    raises("no parameter for the gradient at [1][2]", opt.step, opt, p, { { 1, 5 }, { 2 } })
+    same({ { 1 }, { 2 } }, p)
+    local q = { a = 1 }
+    q.p = q
+    raises("contains itself", opt.step, opt, q, q)
+    assert.equal(1, q.a)
   end)
 end)

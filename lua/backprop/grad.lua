@@ -51,9 +51,9 @@ end
 local function sweep(tape, name, result, deferring)
   local value = tape:sweep(name, result, deferring)
   if value then return value end
+  value = tape:outcome(name, result) -- before a seed goes to an array of the caller's
   tape:begin(deferring)
   seed_ones(tape, name, result)
-  value = tape:outcome(name, result)
   tape:run()
   return value
 end
@@ -141,24 +141,28 @@ local function track_arguments(tape, name, options, arguments)
 end
 
 -- The gradient of a number, or of an instance, cannot go into another: it is put into the table that holds that.
-local function store(into, gradient, name)
+-- `stored` has the tables so far, and what was put there.
+local function store(into, gradient, name, stored)
   if tree.is_leaf(into) then
     local sort = kind(into)
     return (sort == "number" or sort == nil) and gradient or into
   end
+  if stored[into] == gradient then return into end
+  if stored[into] then raise("%s: into: two gradients would go to the same table", name) end
+  stored[into] = gradient
   for _, key in ipairs(tree.keys(gradient, name)) do
     local part = gradient[key]
-    if tree.is_leaf(part) or tree.is_branch(part) then into[key] = store(into[key], part, name) end
+    if tree.is_leaf(part) or tree.is_branch(part) then into[key] = store(into[key], part, name, stored) end
   end
   return into
 end
 
 local function gradients_of(tape, name, options, arguments)
   if options.into[1] ~= nil and tape:deliver() then return table.unpack(options.into, 1, #options.wrt) end
-  local results, before = {}, 0
+  local results, before, stored = {}, 0, {}
   for k, position in ipairs(options.wrt) do
-    results[k], before = tape:collect(name, before, arguments[position], options.into[k])
-    if options.into[k] ~= nil then results[k] = store(options.into[k], results[k], name) end
+    results[k], before = tape:collect(name, before, arguments[position], options.into[k], k == #options.wrt)
+    if options.into[k] ~= nil then results[k] = store(options.into[k], results[k], name, stored) end
   end
   return table.unpack(results, 1, #options.wrt)
 end
@@ -182,8 +186,8 @@ end
 local function first_gradient(tape, name, options, x)
   local into = options.into[1]
   if into ~= nil and tape:deliver() then return into end
-  local gradient = tape:collect(name, 0, x, into)
-  if into ~= nil then return store(into, gradient, name) end
+  local gradient = tape:collect(name, 0, x, into, true)
+  if into ~= nil then return store(into, gradient, name, {}) end
   return gradient
 end
 
@@ -306,7 +310,7 @@ function Pullback:__call(cotangent, surplus)
   tape:run()
   local gradients, before = {}, 0
   for position = 1, arguments.n do
-    gradients[position], before = tape:collect(name, before, arguments[position])
+    gradients[position], before = tape:collect(name, before, arguments[position], nil, position == arguments.n)
   end
   return table.unpack(gradients, 1, arguments.n)
 end
@@ -347,14 +351,15 @@ function grad.vjp(f, ...)
   return values[1], pullback, table.unpack(values, 2, values.n)
 end
 
--- Numbers can only be changed in the tables that hold them: the list of holder, key, new value, ...
-local function plan_numbers(tape, name, decay, rate, params)
+-- Numbers can only be changed in the tables that hold them: the list of holder, key, new value, ... The parameters must
+-- be those that were tracked, as far as that can be seen.
+local function plan_numbers(tape, name, decay, rate, params, leaves)
   local count, done, stores = 0, {}, {}
   local function visit(holder, key)
     local parameter = holder[key]
     if kind(parameter) then
       count = count + 1
-      local number = tape:descended(count, decay, rate)
+      local number = tape:descended(name, count, parameter, decay, rate)
       if number then table.move({holder, key, number}, 1, 3, #stores + 1, stores) end
     elseif tree.is_branch(parameter) and not done[parameter] then
       done[parameter] = true
@@ -363,6 +368,7 @@ local function plan_numbers(tape, name, decay, rate, params)
     end
   end
   visit({params}, 1)
+  if count ~= leaves then raise("%s: an argument was changed while the function ran", name) end
   return stores
 end
 
@@ -376,7 +382,9 @@ function grad.descend(name, f, decay, rate, params, ...)
   if instances then return nil end
   if count == 0 then raise_no_leaf(name, 1, params) end
   local value = sweep(tape, name, (f(copy, ...)), true)
-  if not tape:descend(decay, rate) then tape:descend(decay, rate, plan_numbers(tape, name, decay, rate, params)) end
+  if not tape:descend(decay, rate) then
+    tape:descend(decay, rate, plan_numbers(tape, name, decay, rate, params, count))
+  end
   return value
 end
 

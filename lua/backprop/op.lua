@@ -186,13 +186,14 @@ local function check_pullback(name, back)
 end
 
 -- Records a call that has been made; returns its result, tracked. entry: {name, row, arguments, needs, result,
--- pullback}.
+-- pullback}. Of the tables that the forward has had, and may change, the entry has copies.
 local function record(entry, inputs, seconds)
   local name, result, results = entry.name, entry.result, {}
   if append_leaves(results, result, name) then raise("%s: the forward must return plain values", name) end
   if #results == 0 then
     raise("%s: the forward must return a number, an array or a structure of them, got %s", name, tree.describe(result))
   end
+  entry.result = grad.value(result)
   return (replace_leaves(result, core.record(entry.row, entry, inputs, results, seconds), 0, name))
 end
 
@@ -202,11 +203,12 @@ local function call(row, name, forward, ...)
   local any, needs = read_arguments(arguments, inputs, name)
   if not any then return (forward(...)) end
   local plain = plain_arguments(arguments)
+  local kept = plain_arguments(plain)
   local start = core.timing() and core.clock()
   local result, back = forward(table.unpack(plain, 1, plain.n))
   local seconds = start and core.clock() - start
   check_pullback(name, back)
-  return record({name = name, row = row, arguments = plain, needs = needs, result = result, pullback = back}, inputs,
+  return record({name = name, row = row, arguments = kept, needs = needs, result = result, pullback = back}, inputs,
     seconds)
 end
 

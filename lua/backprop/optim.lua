@@ -43,12 +43,21 @@ local function each_leaf(holder, key, gradient, path, f, seen)
       raise("bp.optim: the gradient%s must be structured like the parameters, got %s", path, tree.describe(gradient))
     end
     seen[parameter] = seen[parameter] or {}
+    if seen[parameter][gradient] == "open" then raise("bp.optim: the structure%s contains itself", path) end
     if seen[parameter][gradient] then return end
-    seen[parameter][gradient] = true
-    for _, name in ipairs(tree.keys(parameter, "bp.optim")) do
-      local below = path == "" and " at " .. tree.join("", name) or tree.join(path, name)
-      each_leaf(parameter, name, rawget(gradient, name), below, f, seen)
+    seen[parameter][gradient] = "open"
+    local function below(name)
+      return path == "" and " at " .. tree.join("", name) or tree.join(path, name)
     end
+    for _, name in ipairs(tree.keys(parameter, "bp.optim")) do
+      each_leaf(parameter, name, rawget(gradient, name), below(name), f, seen)
+    end
+    for name, part in next, gradient do
+      if rawget(parameter, name) == nil and (tree.is_leaf(part) or tree.is_branch(part)) then
+        raise("bp.optim: there is no parameter for the gradient%s", below(name))
+      end
+    end
+    seen[parameter][gradient] = "done"
   end
 end
 
@@ -167,8 +176,24 @@ local function check_self(self)
   if getmetatable(self) ~= Optimiser then raise("bp.optim: call it with a colon: opt:step(..), opt:minimize(..)") end
 end
 
-local function check_rate(self)
-  if kind(self.lr) ~= "number" then raise("bp.optim: lr must be a number, got %s", tree.describe(self.lr)) end
+-- Decays of running averages: at 1 nothing new would ever enter.
+local below_one = {beta1 = true, beta2 = true, alpha = true}
+
+local function check_setting(name, key, value, default)
+  if type(value) ~= type(default) then
+    raise("bp.optim.%s: %s must be a %s, got %s", name, key, type(default), tree.describe(value))
+  end
+  if type(value) == "number" and not (value >= 0 and value < math.huge) then
+    raise("bp.optim.%s: %s cannot be %g", name, key, value)
+  elseif below_one[key] and value >= 1 then
+    raise("bp.optim.%s: %s must be less than 1, got %g", name, key, value)
+  end
+end
+
+-- Settings may be assigned: they are looked at when they are used.
+local function check_settings(self)
+  for key, default in pairs(self.defaults) do check_setting(self.name, key, self[key], default) end
+  if self.nesterov and self.momentum == 0 then raise("bp.optim.sgd: nesterov needs a momentum") end
 end
 
 -- The new value of an instance, and its velocity. Nothing is changed yet: the functions are the user's and may raise.
@@ -183,15 +208,20 @@ local function step_instance(self, class, velocity, parameter, gradient)
   return add(parameter, scale(direction, -self.lr)), velocity
 end
 
+-- Gradients are subtracted, and parameters decay: nothing is remembered.
+local function descends(self)
+  return self.momentum == 0
+end
+
 -- Gradients are subtracted and that is all: then an element may belong to several parameters.
 local function is_plain_descent(self)
-  return self.descends and self.weight_decay == 0
+  return descends(self) and self.weight_decay == 0
 end
 
 --- Changes params in place. Nothing is changed if the structures do not fit.
 function Optimiser:step(params, grads)
   check_self(self)
-  check_rate(self)
+  check_settings(self)
   local plan = new_plan()
   if not is_plain_descent(self) then refuse_overlaps(params) end
   for _, item in ipairs(parameters_of(params, grads)) do
@@ -216,11 +246,11 @@ end
 --- Gradient and update as one; returns the loss.
 function Optimiser:minimize(f, params, ...)
   check_self(self)
-  check_rate(self)
+  check_settings(self)
   if not tree.callable(f) then raise("bp.optim: expected a function, got %s", tree.describe(f)) end
   if params == nil then raise("bp.optim: the parameters are missing") end
   refuse_bare(params)
-  if self.descends then -- the sweep ends in the parameters: no gradient is made
+  if descends(self) then -- the sweep ends in the parameters: no gradient is made
     if not is_plain_descent(self) then refuse_overlaps(params) end
     local loss = grad.descend("bp.optim", f, 1 - self.lr * self.weight_decay, self.lr, params, ...)
     if loss ~= nil then
@@ -234,29 +264,19 @@ function Optimiser:minimize(f, params, ...)
   return loss
 end
 
--- Decays of running averages: at 1 nothing new would ever enter.
-local below_one = {beta1 = true, beta2 = true, alpha = true}
-
 -- Options with their defaults; anything else is an error.
 local function new(name, options, defaults, update)
   if options ~= nil and type(options) ~= "table" then
     raise("bp.optim.%s: expected a table of options, got %s", name, tree.describe(options))
   end
   local self = {
-    name = name, settings = {}, update = update, descends = false, decoupled = false,
+    name = name, settings = {}, defaults = defaults, update = update, decoupled = false,
     states = setmetatable({}, {__mode = "k"}), steps = 0,
   }
   for key, value in pairs(defaults) do self[key] = value end
   for key, value in pairs(options or {}) do
     if defaults[key] == nil then raise("bp.optim.%s: unknown option '%s'", name, tostring(key)) end
-    if type(value) ~= type(defaults[key]) then
-      raise("bp.optim.%s: %s must be a %s, got %s", name, key, type(defaults[key]), tree.describe(value))
-    end
-    if type(value) == "number" and not (value >= 0 and value < math.huge) then
-      raise("bp.optim.%s: %s cannot be %g", name, key, value)
-    elseif below_one[key] and value >= 1 then
-      raise("bp.optim.%s: %s must be less than 1, got %g", name, key, value)
-    end
+    check_setting(name, key, value, defaults[key])
     self[key] = value
   end
   for key in pairs(defaults) do self.settings[#self.settings + 1] = key end
@@ -307,8 +327,7 @@ end
 --- lr (0.01), momentum (0), nesterov (false), weight_decay (0, added to the gradient times the parameter).
 function optim.sgd(options)
   local self = new("sgd", options, {lr = 0.01, momentum = 0, nesterov = false, weight_decay = 0}, sgd_update)
-  if self.nesterov and self.momentum == 0 then raise("bp.optim.sgd: nesterov needs a momentum") end
-  self.descends = self.momentum == 0
+  check_settings(self)
   return self
 end
 

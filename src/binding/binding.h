@@ -267,6 +267,11 @@ void bp_push_object(lua_State *L, bp_box *box, bp_index node);
 /* Adds the Lua object at the top of the stack, which is popped, to the gradient of a node. */
 void bp_add_object(lua_State *L, bp_state *s, bp_box *box, bp_index node);
 
+/* Raises unless the value at an index can be the leaf of that number, from 1: a number, an array of the same shape and
+ * dtype (or released since), an object. */
+void bp_check_leaf(lua_State *L, bp_state *s, const bp_box *box, size_t number, int index, const char *name);
+int bp_refuse_change(lua_State *L, bp_state *s, const char *name) __attribute__((cold));
+
 /* What is done with one leaf, at the top of the stack, which stays. Each pushes one value: */
 /* An instance as a variable. */
 void bp_track_object(lua_State *L, bp_state *s, bp_box *box);

@@ -107,8 +107,7 @@ static int track(lua_State *L) {
 
 static void collect_leaf(bp_walk *w, bp_sort what, int index, int other) {
   (void)other;
-  if (w->count > w->box->tape.leaf_count)
-    bp_raise(w->L, w->s, "%s: an argument was changed while the function ran", w->name);
+  bp_check_leaf(w->L, w->s, w->box, w->count, index, w->name);
   bp_push_gradient(w->L, w->s, w->box, (bp_index)(w->count - 1));
   if (what != BP_INSTANCE || !lua_isnil(w->L, -1)) return;
   lua_pop(w->L, 1); /* nothing has reached it */
@@ -117,16 +116,19 @@ static void collect_leaf(bp_walk *w, bp_sort what, int index, int other) {
   lua_call(w->L, 1, 1);
 }
 
-/* tape:collect(name, before, x [, into]): the gradients of the leaves of x, which follow leaf number `before`, in x's
- * structure, and the number of the last. `into` as it was tracked with: what is shared in both is one. */
+/* tape:collect(name, before, x, into, last): the gradients of the leaves of x, which follow leaf number `before`, in x's
+ * structure, and the number of the last. `into` as it was tracked with, or nil: what is shared in both is one. The `last`
+ * argument's leaves must be all that there are. */
 static int collect(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_walk w = {.L = L, .s = s, .visit = collect_leaf, .box = bp_check_tape(L, s)};
   w.thorough = w.box->thorough;
   w.name = luaL_checkstring(L, 2);
   w.count = (size_t)luaL_checkinteger(L, 3);
+  const bool last = lua_toboolean(L, 6);
   walk_beside(&w, 4);
   bp_walk_run(&w);
+  if (last && w.count != w.box->tape.leaf_count) bp_refuse_change(L, s, w.name);
   lua_pushinteger(L, (lua_Integer)w.count);
   return 2;
 }

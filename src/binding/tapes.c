@@ -390,10 +390,22 @@ static int sweep(lua_State *L) {
   return 1;
 }
 
-static bp_index check_leaf(lua_State *L, bp_state *s, bp_box *box) {
-  lua_Integer index = luaL_checkinteger(L, 2);
-  if (index < 1 || (lua_Unsigned)index > box->tape.leaf_count) bp_raise(L, s, "backprop: no such leaf");
-  return (bp_index)(index - 1);
+int bp_refuse_change(lua_State *L, bp_state *s, const char *name) {
+  return bp_raise(L, s, "%s: an argument was changed while the function ran", name);
+}
+
+void bp_check_leaf(lua_State *L, bp_state *s, const bp_box *box, size_t number, int index, const char *name) {
+  const bp_node *node = &box->tape.nodes[number - 1];
+  const bp_handle *handle = bp_handle_at(L, s, index);
+  bool same = number >= 1 && number <= box->tape.leaf_count;
+  if (same && node->object)
+    same = handle == NULL && lua_type(L, index) != LUA_TNUMBER;
+  else if (same && node->value.rank == 0)
+    same = lua_type(L, index) == LUA_TNUMBER;
+  else if (same)
+    same = handle != NULL && (handle->array.rank == 0 || (bp_same_shape(&handle->array, &node->value) &&
+                                                          handle->array.dtype == node->value.dtype));
+  if (!same) bp_refuse_change(L, s, name);
 }
 
 void bp_push_gradient(lua_State *L, bp_state *s, bp_box *box, bp_index leaf) {
@@ -436,13 +448,15 @@ static int deliver(lua_State *L) {
   return 1;
 }
 
-/* tape:descended(i, decay, rate): what a step makes of the i-th leaf, if that is a number. */
+/* tape:descended(name, i, x, decay, rate): what a step makes of the i-th leaf, which is x, if that is a number. */
 static int descended(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_box *box = bp_check_tape(L, s);
-  bp_index leaf = check_leaf(L, s, box);
-  if (box->tape.nodes[leaf].value.rank != 0) return 0;
-  lua_pushnumber(L, bp_updated_number(&box->tape, leaf, luaL_checknumber(L, 3), luaL_checknumber(L, 4)));
+  const size_t number = (size_t)luaL_checkinteger(L, 3);
+  bp_check_leaf(L, s, box, number, 4, luaL_checkstring(L, 2));
+  if (lua_type(L, 4) != LUA_TNUMBER) return 0;
+  lua_pushnumber(L,
+                 bp_updated_number(&box->tape, (bp_index)(number - 1), luaL_checknumber(L, 5), luaL_checknumber(L, 6)));
   return 1;
 }
 
