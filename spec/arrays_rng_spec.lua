@@ -155,3 +155,22 @@ describe("bp.rng", function()
     raises("uniform", r.uniform, 1, 0, 1)
   end)
 end)
+
+describe("the ends of ranges", function()
+  it("uniform takes each bound that is given and never gives the upper one", function()
+    local r = bp.rng(3)
+    local largest = bp.max(r:uniform(nil, 10, 1000))
+    assert(largest > 9 and largest < 10)
+    assert.equal(0, r:normal(nil, 0))
+    local above = 1 + 2 ^ -52
+    for _ = 1, 200 do assert.equal(1, r:uniform(1, above)) end
+    assert(bp.max(r:uniform(100, 101, 1000, 1000, "f32")) < 101)
+    assert(bp.max(r:uniform(0, 0.1, 1000, 1000, "f32")) < 0.1)
+    assert.equal(3, r:uniform(3, 3))
+    raises("too wide", r.uniform, r, -1e308, 1e308)
+  end)
+
+  it("linspace includes both, also where their distance is none", function()
+    same({ -1e308, 0, 1e308 }, bp.linspace(-1e308, 1e308, 3))
+  end)
+end)

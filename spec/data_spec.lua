@@ -329,3 +329,20 @@ describe("MNIST", function()
     assert.equal(255, bp.max(images))
   end)
 end)
+
+describe("bp.data.csv takes nothing for a number that is another", function()
+  it("an empty field before a quoted one is empty, whatever separates them", function()
+    for _, separator in ipairs{ "\t", " ", "," } do
+      local text = ('1%s%s"3"\n4%s%s"6"\n'):gsub("%%s", separator)
+      local ok, message = pcall(bp.data.csv, file(text), { separator = separator })
+      assert(not ok and message:find("field 2 is empty", 1, true), message)
+    end
+  end)
+
+  it("hexadecimal integers do not wrap around, and what is too large is no number", function()
+    assert.same({ { 2 ^ 65 - 2 ^ 0, 2 }, { 16, -10 } },
+      bp.data.csv(file "0x1ffffffffffffffff,2\n0x10,-0xA\n"):totable())
+    local ok, message = pcall(bp.data.csv, file "1,2\n1e400,2\n")
+    assert(not ok and message:find("is not a number", 1, true), message)
+  end)
+end)

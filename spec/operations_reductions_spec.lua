@@ -484,3 +484,85 @@ describe("the softmax family:", function()
     end
   end)
 end)
+
+describe("adjoints at the ends of the range", function()
+  local function relative(expected, actual, tolerance, what)
+    for i, value in ipairs(expected) do
+      local found = actual[i]
+      local fine = found == value or math.abs(found - value) <= tolerance * math.abs(value)
+      assert(fine, ("%s: element %d: expected %.17g, got %.17g"):format(what, i, value, found))
+    end
+  end
+
+  local products = {
+    { { 1e-200, 1e-200, 3 }, { 3e-200, 3e-200, 0 } }, { { 1e-160, 1e-160, 1e10 }, { 1e-150, 1e-150, 1e-320 } },
+    { { 1e200, 1e200, 1e-300 }, { 1e-100, 1e-100, inf } }, { { 1e-200, 1e-200, 1e200 }, { 1, 1, 0 } },
+    { { inf, 2 }, { 2, inf } }, { { -inf, 2, -inf }, { -inf, inf, -inf } }, { { 0, inf }, { inf, 0 } },
+    { { 0, 0, 1e200, 1e200 }, { 0, 0, 0, 0 } }, { { 0, 1e200, 1e200, 1e-300 }, { 1e100, 0, 0, 0 } },
+    { { 2, 3, 0 }, { 0, 0, 6 } },
+  }
+
+  it("of a product that no double holds are the products of the others", function()
+    for _, case in ipairs(products) do
+      local x, expected = table.unpack(case)
+      local text = table.concat(x, ", ")
+      relative(expected, bp.grad(bp.prod)(bp.vector(x)), 1e-12, text)
+      local rows = bp.stack{ bp.vector(x), bp.ones(#x), bp.vector(x) }
+      local g = bp.grad(function(m) return bp.prod(m, 2) end)(rows)
+      local h = bp.grad(function(m) return bp.prod(m, 1) end)(bp.transpose(rows):clone())
+      for i = 1, 3, 2 do
+        relative(expected, g[i], 1e-12, text)
+        relative(expected, bp.column(h, i), 1e-12, text)
+      end
+      same(bp.ones(#x):totable(), g[2])
+      same(bp.ones(#x):totable(), bp.column(h, 2))
+      local into = bp.ones(#x) -- added to what is there
+      bp.grad(function(v) return bp.sum(v) + bp.prod(v) end, { into = into })(bp.vector(x))
+      for i = 1, #x do expected[i] = expected[i] + 1 end
+      relative(expected, into, 1e-12, text)
+    end
+    assert(bp.grad(bp.prod)(bp.vector{ nan, 2 })[2] ~= 0)
+  end)
+
+  it("of a norm are cotangent times x / norm where cotangent / norm is none", function()
+    for _, case in ipairs{
+      { 1e10, { 3e-30, 4e-30 }, "f32", { 6e9, 8e9 } }, { 1e-8, { 3e37, 4e37 }, "f32", { 6e-9, 8e-9 } },
+      { 1e-6, { 1e38, 1e38 }, "f32", { 1e-6 / 2 ^ 0.5, 1e-6 / 2 ^ 0.5 } },
+      { 1e10, { 3e-300, 4e-300 }, "f64", { 6e9, 8e9 } }, { 1, { 3e-310, 4e-310 }, "f64", { 0.6, 0.8 } },
+    } do
+      local scale, x, dtype, expected = table.unpack(case)
+      local g = bp.grad(function(v) return scale * bp.norm(v) end)(bp.vector(x, dtype))
+      relative(expected, g, dtype == "f32" and 1e-6 or 1e-10, ("%g in %s"):format(x[1], dtype))
+    end
+  end)
+
+  it("of a logsumexp add up to one, however large it is", function()
+    for _, dtype in ipairs{ "f64", "f32" } do
+      for _, size in ipairs{ 10, 1e3, 1e4, 1e7, dtype == "f64" and 1e17 or 1e10 } do
+        for _, sign in ipairs{ 1, -1 } do
+          local v = bp.vector({ sign * size, sign * size }, dtype)
+          close({ 0.5, 0.5 }, bp.grad(bp.logsumexp)(v), 1e-7)
+          local m = bp.stack{ v, v, v }
+          close({ { 0.5, 0.5 }, { 0.5, 0.5 }, { 0.5, 0.5 } },
+            bp.grad(function(x) return bp.logsumexp(x, 2) end)(m), 1e-7)
+          close({ { 1 / 3, 1 / 3 }, { 1 / 3, 1 / 3 }, { 1 / 3, 1 / 3 } },
+            bp.grad(function(x) return bp.logsumexp(x, 1) end)(m), 1e-7)
+        end
+      end
+    end
+    local wide = bp.linspace(1e4, 1e4 + 3, 700)
+    close(1, bp.sum(bp.grad(bp.logsumexp)(wide)), 1e-13)
+  end)
+
+  it("and the cross entropy of large logits is that of their differences", function()
+    local v = bp.vector{ 1e15 + 1, 1e15 }
+    local expected = math.log(1 + math.exp(-1))
+    for _, target in ipairs{ 1, bp.vector{ 1, 0 } } do
+      close(expected, bp.softmax_cross_entropy(v, target), 1e-14)
+      close(expected, bp.softmax_cross_entropy(bp.stack{ v, v },
+        target == 1 and { 1, 1 } or bp.stack{ target, target }), 1e-14)
+    end
+    close(math.log(2), bp.softmax_cross_entropy(bp.vector{ 1e17, 1e17 }, 1), 1e-14)
+    close({ expected, expected + 1 }, bp.grad(bp.softmax_cross_entropy, { wrt = { 2 } })(v, bp.vector{ 1, 0 }), 1e-14)
+  end)
+end)

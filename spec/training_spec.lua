@@ -7,7 +7,7 @@ package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
 local help = require "support.helpers"
 
-local same, close, raises = help.same, help.close, raises
+local same, close, raises = help.same, help.close, help.raises
 
 -- One step for one number: s is that number's own state, t the step counted from 1. The formulas are PyTorch's.
 local rules = {}

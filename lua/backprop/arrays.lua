@@ -68,7 +68,7 @@ function functions.axpy(a, x, y, surplus)
     end
     if tree.is_array(leaf) then return alias.kept(written, leaf, other) end
     local class = tree.class_of(leaf)
-    if not class then return leaf + a * other end
+    if not class then return leaf + (a + 0.0) * other end -- a float, also of integers
     if not class.scale then raise("bp.axpy: at %s: the instance's class has no scale", where()) end
     return class.add(leaf, class.scale(other, a))
   end, y, x)

@@ -143,7 +143,7 @@ function Plan:set(holder, key, value) self:add("set", holder, key, value) end
 -- x = x + a y, where x is the parameter or, of a number, `number`.
 function Plan:step(a, y, x, sort)
   if sort == "number" then
-    self:set(self.holder, self.key, x + a * y)
+    self:set(self.holder, self.key, x + (a + 0.0) * y) -- a float, also of integers
   else
     self:add("axpy", a, y, x)
   end

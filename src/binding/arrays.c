@@ -65,7 +65,8 @@ static int linspace(lua_State *L) {
   bp_handle *handle = bp_push_new(L, s, bp_shape_vector(n, bp_check_dtype(L, s, 4, "bp.linspace")));
   for (size_t i = 0; i < n; i++) {
     double t = n == 1 ? 0 : (double)i / (double)(n - 1);
-    bp_store(&handle->array, i, 0, i + 1 == n && n > 1 ? b : a + (b - a) * t);
+    const double between = isinf(b - a) ? a * (1 - t) + b * t : a + (b - a) * t;
+    bp_store(&handle->array, i, 0, i + 1 == n && n > 1 ? b : between);
   }
   return 1;
 }

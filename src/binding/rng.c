@@ -45,37 +45,56 @@ static int new_generator(lua_State *L) {
   return 1;
 }
 
-/* One number, or an array of the sizes from an argument on, each element base + scale * drawn. */
-static int draw(lua_State *L, const char *name, double (*next)(bp_rng *), double base, double scale, int sizes) {
+/* Numbers base + scale * drawn, from a generator; below `end` where that is more than the base, also when rounded. */
+typedef struct range {
+  double (*next)(bp_rng *);
+  double base, scale, end;
+} range;
+
+static double draw_number(bp_rng *rng, const range *r, bp_dtype dtype) {
+  const double value = r->base + r->scale * r->next(rng);
+  if (dtype == BP_F64) return value < r->end || !(r->base < r->end) ? value : nextafter(r->end, r->base);
+  float rounded = (float)value;
+  if ((double)rounded >= r->end && r->base < r->end) rounded = nextafterf((float)r->end, (float)r->base);
+  if ((double)rounded >= r->end && r->base < r->end) rounded = nextafterf(rounded, (float)r->base);
+  return (double)rounded;
+}
+
+/* One number, or an array of the sizes from an argument on. */
+static int draw(lua_State *L, const char *name, const range *r, int sizes) {
   bp_state *s = bp_state_of(L);
   bp_rng *rng = check_generator(L, s, name);
   if (lua_isnoneornil(L, sizes)) {
     bp_check_count(L, s, sizes, name);
-    lua_pushnumber(L, base + scale * next(rng));
+    lua_pushnumber(L, draw_number(rng, r, BP_F64));
     return 1;
   }
   bp_handle *handle = bp_push_new(L, s, bp_check_shape(L, s, sizes, name));
   for (size_t i = 0; i < handle->array.rows; i++)
-    for (size_t j = 0; j < handle->array.cols; j++) bp_store(&handle->array, i, j, base + scale * next(rng));
+    for (size_t j = 0; j < handle->array.cols; j++)
+      bp_store(&handle->array, i, j, draw_number(rng, r, (bp_dtype)handle->array.dtype));
   return 1;
 }
 
 static int uniform(lua_State *L) {
   bp_state *s = bp_state_of(L);
   check_generator(L, s, "rng:uniform");
-  bool bounds = !lua_isnoneornil(L, 2);
-  double a = bounds ? check_number(L, s, 2, "rng:uniform") : 0, b = bounds ? check_number(L, s, 3, "rng:uniform") : 1;
-  return draw(L, "rng:uniform", bp_rng_uniform, a, b - a, 4);
+  const bool first = !lua_isnoneornil(L, 2), second = !lua_isnoneornil(L, 3);
+  const double a = first ? check_number(L, s, 2, "rng:uniform") : 0;
+  const double b = first || second ? check_number(L, s, 3, "rng:uniform") : 1;
+  if (isinf(b - a) && isfinite(a) && isfinite(b))
+    bp_raise(L, s, "rng:uniform: the range from %f to %f is too wide", a, b);
+  return draw(L, "rng:uniform", &(range){bp_rng_uniform, a, b - a, b}, 4);
 }
 
 static int normal(lua_State *L) {
   bp_state *s = bp_state_of(L);
   check_generator(L, s, "rng:normal");
-  bool moments = !lua_isnoneornil(L, 2);
-  double mean = moments ? check_number(L, s, 2, "rng:normal") : 0,
-         sd = moments ? check_number(L, s, 3, "rng:normal") : 1;
+  const bool first = !lua_isnoneornil(L, 2), second = !lua_isnoneornil(L, 3);
+  const double mean = first ? check_number(L, s, 2, "rng:normal") : 0;
+  const double sd = first || second ? check_number(L, s, 3, "rng:normal") : 1;
   if (!(sd >= 0)) bp_raise(L, s, "rng:normal: argument 2: a standard deviation cannot be %f", sd);
-  return draw(L, "rng:normal", bp_rng_normal, mean, sd, 4);
+  return draw(L, "rng:normal", &(range){bp_rng_normal, mean, sd, -INFINITY}, 4);
 }
 
 static int bernoulli(lua_State *L) {

@@ -102,10 +102,10 @@ typedef struct bp_product_loops {
 
 /* Of matrices with rows `stride` elements apart, each row by itself. */
 typedef struct bp_softmax_loops {
-  /* y = softmax(x), unless y is NULL; the logsumexp of each row, too. With a target t returns the cross entropy, summed
-   * over the rows, else 0. */
+  /* y = softmax(x), unless y is NULL; of each row, too, the largest element and the logarithm of the sum of e^(x -
+   * largest), whose sum is the logsumexp. With a target t returns the cross entropy, summed over the rows, else 0. */
   double (*softmax)(size_t rows, size_t cols, const void *x, size_t x_stride, const void *t, size_t t_stride, void *y,
-                    size_t y_stride, double *logsumexp);
+                    size_t y_stride, double *largest, double *log_total);
   void (*log_softmax)(size_t rows, size_t cols, const void *x, size_t x_stride, void *y, size_t y_stride);
   /* d = y (g - sum(g y)); d = g - sum(g) e^y; d = scale (sum(t) y - t): written or added. The first two take no notice
    * of the scale. */

@@ -1,5 +1,6 @@
 /* Reductions fall into groups that each give one number: all elements (axis 0), a column (axis 1), or a row (axis 2).
  * Runs of a row go through the loops; columns are reduced side by side, a block of them at a time. */
+#include <float.h>
 #include <math.h>
 
 #include "kernels.h"
@@ -18,6 +19,12 @@ typedef struct runs {
 static runs runs_of(const bp_array *x) {
   if (bp_is_contiguous(x)) return (runs){1, bp_count(x)};
   return (runs){x->rows, x->cols};
+}
+
+/* Element k of group `index`. */
+static double element(const bp_array *x, int axis, size_t index, size_t k) {
+  if (axis == 0) return bp_load(x, k / x->cols, k % x->cols);
+  return axis == 1 ? bp_load(x, k, index) : bp_load(x, index, k);
 }
 
 /* ---- one number from some runs ----------------------------------------------------------------------------------- */
@@ -178,7 +185,26 @@ static double compared_with(bp_reduction reduction, double y) {
   return reduction == BP_PRODUCT ? 0 : y;
 }
 
-/* g is the group's cotangent, `count` the elements that are y, `rest` the product of the others. */
+/* The weights e^(x - y) of a logsumexp should add up to 1: the larger y is, the more its rounding counts. */
+static bool is_coarse(const bp_array *x, double y) {
+  return isfinite(y) && fabs(y) > (x->dtype == BP_F32 ? 4 : 64);
+}
+
+static double sum_of_weights(const bp_reduce_loops *loops, runs r, double y, const bp_array *x) {
+  double ys[BLOCK], sums[BLOCK], total = 0;
+  start_at(BLOCK, y, ys);
+  start_at(BLOCK, 0, sums);
+  for (size_t i = 0; i < r.count; i++)
+    for (size_t j = 0, n; j < r.length; j += n) {
+      n = r.length - j < BLOCK ? r.length - j : BLOCK;
+      loops->each_sum_exp(n, ys, bp_at(x, i, j), sums);
+    }
+  for (size_t k = 0; k < BLOCK; k++) total += sums[k];
+  return total;
+}
+
+/* g is the group's cotangent, `count` the elements that are y; `rest` of a product that of the others, of a logsumexp
+ * the sum of the weights. */
 static void set_terms(terms *t, size_t k, bp_reduction reduction, double g, double y, double count, double rest) {
   double slope = g == 0 ? 0 : g * rest;
   t->y[k] = y;
@@ -186,8 +212,8 @@ static void set_terms(terms *t, size_t k, bp_reduction reduction, double g, doub
     t->equal[k] = count == 1 ? slope : 0 * slope;
     t->other[k] = count == 0 ? slope : 0 * slope;
   } else if (reduction == BP_LOGSUMEXP) { /* where y is infinite those that made it so share, as those of max do */
-    t->equal[k] = isinf(y) ? g / count : g;
-    t->other[k] = g;
+    t->equal[k] = isinf(y) ? g / count : g / rest;
+    t->other[k] = g / rest;
   } else { /* shared evenly among those that tie; nothing is equal to a NaN, which all get */
     t->equal[k] = g / count;
     t->other[k] = isnan(y) ? y : 0;
@@ -205,6 +231,55 @@ static void add_terms(bp_context *cx, bp_reduction reduction, size_t n, const te
     loops->extreme_backward(n, t->y, t->equal, t->other, x, bp_at(to, i, j), accumulate);
 }
 
+/* Whether a product, or it times its cotangent, is beyond what a double holds exactly: then no division of it gives the
+ * product of all others. */
+static bool is_extreme(double g, double rest) {
+  return g != 0 && !(isnormal(rest) && isnormal(g * rest));
+}
+
+/* A product of factors that are not 0, by its fraction and its exponent; of infinite ones only the sign counts here. */
+typedef struct scaled {
+  double fraction;
+  long exponent, zeros, infinite;
+} scaled;
+
+static void multiply(scaled *p, double v, bool divide) {
+  const long one = divide ? -1 : 1;
+  int exponent = 0, carry = 0;
+  if (v == 0) {
+    p->zeros += one;
+    return;
+  }
+  if (isinf(v)) p->infinite += one;
+  const double fraction = isinf(v) ? copysign(1, v) : frexp(v, &exponent);
+  p->fraction = frexp(divide ? p->fraction / fraction : p->fraction * fraction, &carry);
+  p->exponent += one * exponent + carry;
+}
+
+static double value_of(const scaled *p, double g) {
+  const long limit = 10000;
+  int exponent;
+  if (p->zeros > 0) return g * (p->infinite > 0 ? NAN : 0 * p->fraction);
+  if (p->infinite > 0) return g * p->fraction * INFINITY;
+  const double fraction = frexp(g, &exponent) * p->fraction;
+  const long all = exponent + p->exponent;
+  return ldexp(fraction, (int)(all > limit ? limit : all < -limit ? -limit : all));
+}
+
+/* The adjoint of the product of a group, each element's by the others. */
+static void extreme_product_adjoint(double g, int axis, size_t index, size_t size, const bp_array *x,
+                                    const bp_gradient *d) {
+  scaled all = {.fraction = 1};
+  for (size_t k = 0; k < size; k++) multiply(&all, element(x, axis, index, k), false);
+  for (size_t k = 0; k < size; k++) {
+    scaled others = all;
+    multiply(&others, element(x, axis, index, k), true);
+    const size_t i = axis == 0 ? k / x->cols : axis == 1 ? k : index;
+    const size_t j = axis == 0 ? k % x->cols : axis == 1 ? index : k;
+    bp_store(&d->to, i, j, value_of(&others, g) + (d->accumulate ? bp_load(&d->to, i, j) : 0));
+  }
+}
+
 /* All of x is one group. */
 static void group_adjoint(bp_context *cx, bp_reduction reduction, double g, double y, const bp_array *x,
                           const bp_gradient *d) {
@@ -217,6 +292,11 @@ static void group_adjoint(bp_context *cx, bp_reduction reduction, double g, doub
     count += loops->count(r.length, y, bp_at(x, i, 0));
     if (reduction == BP_PRODUCT) rest *= loops->product(r.length, y, bp_at(x, i, 0));
   }
+  if (reduction == BP_PRODUCT && is_extreme(g, rest)) {
+    extreme_product_adjoint(g, 0, 0, bp_count(x), x, d);
+    return;
+  }
+  if (reduction == BP_LOGSUMEXP && is_coarse(x, y)) rest = sum_of_weights(loops, r, y, x);
   set_terms(&t, 0, reduction, g, y, count, rest);
   for (size_t k = 1; k < BLOCK && k < r.length; k++) {
     t.y[k] = t.y[0];
@@ -236,10 +316,11 @@ static void column_adjoints(bp_context *cx, bp_reduction reduction, const bp_arr
   const bp_reduce_loops *loops = reduce_of(cx, x);
   terms t;
   double count[BLOCK], rest[BLOCK];
-  bool counting = false;
+  bool counting = false, coarse = false, extreme = false;
   for (size_t k = 0; k < n; k++) {
     t.y[k] = compared_with(reduction, bp_load(y, j + k, 0));
     counting = counting || counts(reduction, t.y[k]);
+    coarse = coarse || (reduction == BP_LOGSUMEXP && is_coarse(x, t.y[k]));
   }
   start_at(n, 0, count);
   start_at(n, 1, rest);
@@ -247,13 +328,34 @@ static void column_adjoints(bp_context *cx, bp_reduction reduction, const bp_arr
     loops->each_count(n, t.y, bp_at(x, i, j), count);
     if (reduction == BP_PRODUCT) loops->each_product(n, t.y, bp_at(x, i, j), rest);
   }
+  for (size_t k = 0; k < n; k++)
+    extreme = extreme || (reduction == BP_PRODUCT && is_extreme(bp_load(g, j + k, 0), rest[k]));
+  if (extreme) {
+    for (size_t k = j; k < j + n; k++) extreme_product_adjoint(bp_load(g, k, 0), 1, k, x->rows, x, d);
+    return;
+  }
+  if (coarse) {
+    start_at(n, 0, rest);
+    for (size_t i = 0; i < x->rows; i++) loops->each_sum_exp(n, t.y, bp_at(x, i, j), rest);
+    for (size_t k = 0; k < n; k++) rest[k] = isfinite(t.y[k]) ? rest[k] : 1;
+  }
   for (size_t k = 0; k < n; k++) set_terms(&t, k, reduction, bp_load(g, j + k, 0), t.y[k], count[k], rest[k]);
   for (size_t i = 0; i < x->rows; i++) add_terms(cx, reduction, n, &t, bp_at(x, i, j), &d->to, i, j, d->accumulate);
 }
 
+/* Where g / norm is beyond the elements' range, x / norm is not. */
 static void norm_adjoint(bp_context *cx, double g, double norm, const bp_array *x, const bp_gradient *d) {
   double zero = 0;
   bp_array number = bp_number_at(&zero);
+  const double factor = fabs(g / norm), least = x->dtype == BP_F32 ? 0x1p-126 : 0x1p-1022;
+  if (norm != 0 && g != 0 && !(factor >= least && factor <= (x->dtype == BP_F32 ? 0x1.fffffep127 : DBL_MAX))) {
+    for (size_t i = 0; i < x->rows; i++)
+      for (size_t j = 0; j < x->cols; j++) {
+        const double slope = g * (bp_load(x, i, j) / norm);
+        bp_store(&d->to, i, j, slope + (d->accumulate ? bp_load(&d->to, i, j) : 0));
+      }
+    return;
+  }
   contribute_uncounted(cx, norm == 0 ? 1 : g / norm, norm == 0 ? &number : x, d);
 }
 
@@ -280,12 +382,6 @@ void bp_reduce_adjoint(bp_context *cx, bp_reduction reduction, int axis, const b
 }
 
 /* ---- the rest ---------------------------------------------------------------------------------------------------- */
-
-/* Element k of group `index`. */
-static double element(const bp_array *x, int axis, size_t index, size_t k) {
-  if (axis == 0) return bp_load(x, k / x->cols, k % x->cols);
-  return axis == 1 ? bp_load(x, k, index) : bp_load(x, index, k);
-}
 
 void bp_arg_extreme(bp_context *cx, bool largest, int axis, const bp_array *x, bp_array *positions) {
   (void)cx;

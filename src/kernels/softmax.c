@@ -26,20 +26,31 @@ static size_t row_length(const bp_array *x) {
 #define ROWS(x) row_count(x), row_length(x)
 #define DATA(x) (x)->data, (x)->stride
 
-/* The logsumexp of rows `from` on, BLOCK at most; the softmax in y, unless that is NULL, and the cross entropy. */
+/* The logsumexp of BLOCK rows at most. In two parts, as the loops give it: a large one would swallow the other. */
+typedef struct totals {
+  double largest[BLOCK], log_total[BLOCK];
+} totals;
+
+/* logsumexp - x */
+static double below(const totals *t, size_t k, double x) {
+  return t->log_total[k] + (t->largest[k] - x);
+}
+
+/* Of rows `from` on the totals; the softmax in y, unless that is NULL, and the cross entropy. */
 static double some_rows(bp_context *cx, const bp_array *x, const bp_array *target, const bp_array *y, size_t from,
-                        size_t count, double *logsumexp) {
+                        size_t count, totals *sums) {
   const void *t = target != NULL ? bp_at(target, from, 0) : NULL;
   void *to = y != NULL ? bp_at(y, from, 0) : NULL;
   return softmax_of(cx, x)->softmax(count, row_length(x), bp_at(x, from, 0), x->stride, t,
-                                    target != NULL ? target->stride : 0, to, y != NULL ? y->stride : 0, logsumexp);
+                                    target != NULL ? target->stride : 0, to, y != NULL ? y->stride : 0, sums->largest,
+                                    sums->log_total);
 }
 
 #define FOR_BLOCKS(rows, i, n) for (size_t i = 0, n; n = (rows)-i < BLOCK ? (rows)-i : BLOCK, i < (rows); i += n)
 
 void bp_softmax(bp_context *cx, const bp_array *x, bp_array *y) {
-  double logsumexp[BLOCK];
-  FOR_BLOCKS(row_count(x), i, n) some_rows(cx, x, NULL, y, i, n, logsumexp);
+  totals sums;
+  FOR_BLOCKS(row_count(x), i, n) some_rows(cx, x, NULL, y, i, n, &sums);
 }
 
 void bp_softmax_adjoint(bp_context *cx, const bp_array *g, const bp_array *y, const bp_gradient *d) {
@@ -64,11 +75,12 @@ static double row_element(const bp_array *x, size_t i, size_t j) {
 
 double bp_softmax_cross_entropy(bp_context *cx, const bp_array *x, const bp_array *target, const int64_t *classes,
                                 bp_array *p) {
-  double loss = 0, logsumexp[BLOCK];
+  double loss = 0;
+  totals sums;
   FOR_BLOCKS(row_count(x), i, n) {
-    loss += some_rows(cx, x, target, p, i, n, logsumexp);
+    loss += some_rows(cx, x, target, p, i, n, &sums);
     if (target != NULL) continue;
-    for (size_t k = 0; k < n; k++) loss += logsumexp[k] - row_element(x, i + k, (size_t)classes[i + k]);
+    for (size_t k = 0; k < n; k++) loss += below(&sums, k, row_element(x, i + k, (size_t)classes[i + k]));
   }
   return loss / (double)row_count(x);
 }
@@ -92,13 +104,13 @@ void bp_softmax_cross_entropy_adjoint(bp_context *cx, double g, const bp_array *
 
 void bp_softmax_cross_entropy_target_adjoint(bp_context *cx, double g, const bp_array *x, const bp_gradient *d) {
   const double share = g / (double)row_count(x);
-  double logsumexp[BLOCK];
+  totals sums;
   bp_count_addition(cx, d);
   FOR_BLOCKS(row_count(x), i, n) {
-    some_rows(cx, x, NULL, NULL, i, n, logsumexp);
+    some_rows(cx, x, NULL, NULL, i, n, &sums);
     for (size_t k = i; k < i + n; k++)
       for (size_t j = 0; j < row_length(x); j++) {
-        const double slope = share * (logsumexp[k - i] - row_element(x, k, j));
+        const double slope = share * below(&sums, k - i, row_element(x, k, j));
         const size_t row = x->rank == 1 ? j : k, col = x->rank == 1 ? 0 : j;
         bp_store(&d->to, row, col, d->accumulate ? bp_load(&d->to, row, col) + slope : slope);
       }

@@ -38,9 +38,10 @@ end
 local function split_quoted(text, position, fields, separator)
   local count, lines = 0, 1
   local ends = "[%" .. separator .. "\n]"
+  local quoted = "^[" .. (" \t"):gsub("%" .. separator, "") .. "]*()\""
   while true do
     local field, stop
-    local opening = text:match("^[ \t]*()\"", position)
+    local opening = text:match(quoted, position)
     if opening then
       local closing, first = opening, opening + 1
       repeat
@@ -92,10 +93,17 @@ local function each_row(text, where, separator)
   end
 end
 
+-- Hexadecimal integers that Lua would wrap around are read as floats; what is too large for one is no number here.
+local function to_number(field)
+  local number = tonumber(field)
+  if math.type(number) == "integer" and field:find("[xX]") then number = tonumber(trim(field) .. "p0") end
+  if number and number - number == 0 then return number end
+end
+
 -- Numbers 1..count of the fields, in place; else the index of the first that is none.
 local function to_numbers(fields, count)
   for i = 1, count do
-    local number = tonumber(fields[i])
+    local number = to_number(fields[i])
     if not number then return i end
     fields[i] = number
   end

@@ -63,7 +63,7 @@ static inline double tile_loss(size_t rows, size_t cols, const tile *x, const ti
 }
 
 static double softmax_tile(size_t rows, size_t cols, const real *x, size_t x_stride, const real *t, size_t t_stride,
-                           real *y, size_t y_stride, double *logsumexp) {
+                           real *y, size_t y_stride, double *largests, double *log_totals) {
   tile shifted, result, target;
   real largest[TILE];
   double total[TILE], log_total[TILE];
@@ -77,38 +77,43 @@ static double softmax_tile(size_t rows, size_t cols, const real *x, size_t x_str
     store_tile(rows, cols, &result, y, y_stride);
   }
   LANE_LOOP log_total[i] = log(total[i]);
-  for (size_t i = 0; i < rows; i++) logsumexp[i] = (double)largest[i] + log_total[i];
+  for (size_t i = 0; i < rows; i++) {
+    largests[i] = (double)largest[i];
+    log_totals[i] = log_total[i];
+  }
   if (t == NULL) return 0;
   load_tile(rows, cols, t, t_stride, &target);
   return tile_loss(rows, cols, &shifted, &target, log_total);
 }
 
-static double softmax_row(size_t cols, const real *x, const real *t, real *y, double *logsumexp) {
+static double softmax_row(size_t cols, const real *x, const real *t, real *y, double *largests, double *log_totals) {
   const bp_reduce_loops *reduce = &NAME(bp_reduce);
   const double largest = reduce->largest(cols, x);
   const double total = y != NULL ? reduce->exp_shifted(cols, largest, x, y) : reduce->sum_exp(cols, largest, x);
+  const double log_total = log(total);
   double loss = 0;
-  *logsumexp = largest + log(total);
+  *largests = largest;
+  *log_totals = log_total;
   if (y != NULL) NAME(bp_map).axpby(cols, 1 / total, y, 0, y);
   if (t == NULL) return 0;
 #pragma omp simd reduction(+ : loss)
   for (size_t j = 0; j < cols; j++) {
-    const double target = (double)t[j], product = target * (*logsumexp - (double)x[j]);
+    const double target = (double)t[j], product = target * (log_total + (largest - (double)x[j]));
     loss += target == 0 ? 0 : product;
   }
   return loss;
 }
 
 static double softmax(size_t rows, size_t cols, const void *x, size_t x_stride, const void *t, size_t t_stride, void *y,
-                      size_t y_stride, double *logsumexp) {
+                      size_t y_stride, double *largest, double *log_total) {
   double loss = 0;
   const size_t step = cols > SHORT || rows == 1 ? 1 : TILE;
   for (size_t i = 0; i < rows; i += step) {
     const real *xs = &AT(x, i * x_stride), *ts = t != NULL ? &AT(t, i * t_stride) : NULL;
     real *ys = y != NULL ? PLACE(y, i * y_stride) : NULL;
-    loss += step == 1 ? softmax_row(cols, xs, ts, ys, logsumexp + i)
+    loss += step == 1 ? softmax_row(cols, xs, ts, ys, largest + i, log_total + i)
                       : softmax_tile(rows - i < TILE ? rows - i : TILE, cols, xs, x_stride, ts, t_stride, ys, y_stride,
-                                     logsumexp + i);
+                                     largest + i, log_total + i);
   }
   return loss;
 }
