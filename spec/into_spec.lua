@@ -208,3 +208,30 @@ describe("a table at two paths", function()
     same({ -2 }, v)
   end)
 end)
+
+describe("an array that receives a gradient", function()
+  it("cannot be written by a pullback meanwhile, nor receive another", function()
+    local into = bp.zeros(2)
+    local function f(write)
+      local op = bp.op(function(x) return x * 2, function(d)
+        write()
+        return d * 2
+      end end)
+      return function(v) return bp.sum(v * v) + bp.sum(op(v)) end
+    end
+    local x = bp.vector{ 1, 2 }
+    for _, write in ipairs{
+      function() into:fill(100) end, function() into[1] = 1 end, function() bp.axpy(1, x, into) end,
+      function() bp.grad(bp.sum, { into = into })(x) end,
+      function() bp.optim.sgd{ lr = 1 }:minimize(bp.sum, into) end,
+    } do
+      help.raises("receives a gradient", bp.grad(f(write), { into = into }), x)
+      same({ 4, 6 }, bp.grad(f(function() end), { into = into })(x))
+      into:fill(7)
+    end
+    same({ 4, 6 }, bp.grad(function(v)
+      into:fill(100) -- before the sweep it may be
+      return f(function() bp.zeros(2):fill(1) end)(v)
+    end, { into = into })(x))
+  end)
+end)

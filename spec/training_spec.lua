@@ -529,6 +529,15 @@ describe("an optimiser", function()
     refuses("alpha must be less than 1", "rmsprop", "alpha", 2)
   end)
 
+  it("steps a vector and a matrix of one column over the same elements", function()
+    local v = bp.vector{ 1, 2, 3 }
+    local params = { v, bp.reshape(v, 3, 1) }
+    bp.optim.sgd{ lr = 1 }:step(params, { bp.ones(3), bp.ones(3, 1) })
+    same({ -1, 0, 1 }, v)
+    raises("share some of their elements", bp.optim.adam().step, bp.optim.adam(), params,
+      { bp.ones(3), bp.ones(3, 1) })
+  end)
+
   it("refuses gradients that have more than the parameters, and structures that contain themselves", function()
     local opt = bp.optim.sgd{ lr = 1 }
     raises("no parameter for the gradient at [3]", opt.step, opt, { 1, 2 }, { 1, 1, 1 })

@@ -61,6 +61,8 @@ bp_handle *bp_check_writable(lua_State *L, bp_state *s, int index, const char *n
              name);
   bp_handle *handle = bp_check_array(L, s, index, name);
   if (handle->read_only) bp_raise(L, s, "%s: the array is read-only; clone it to change it", name);
+  if (s->cx.receiving_sweeps != 0 && handle->array.buffer->receiving != 0)
+    bp_raise(L, s, "%s: the array receives a gradient (into) in a sweep that runs", name);
   save_factors(L, s, handle->array.buffer);
   return handle;
 }

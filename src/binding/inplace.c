@@ -190,7 +190,8 @@ static int storage_key(lua_State *L) {
   bp_state *s = bp_state_of(L);
   const bp_handle *x = lua_toboolean(L, 2) ? bp_check_writable(L, s, 1, "bp.optim")
                                            : bp_check_array(L, s, 1, "bp.optim");
-  lua_pushfstring(L, "%p:%d:%d:%d", x->array.data, (int)x->array.rows, (int)x->array.cols, (int)x->array.stride);
+  lua_pushfstring(L, "%p:%d:%d:%d:%d", x->array.data, (int)x->array.rank, (int)x->array.rows, (int)x->array.cols,
+                  (int)x->array.stride);
   return 1;
 }
 

@@ -39,6 +39,8 @@ static const bp_array *check_into(bp_walk *w, int index, const bp_array *value) 
     bp_raise(L, s, "%s: into%s: expected %s, got %s", w->name, bp_walk_place(w), text_of(L, value), text_of(L, into));
   if (!bp_is_contiguous(into))
     bp_raise(L, s, "%s: into%s: a column cannot receive a gradient", w->name, bp_walk_place(w));
+  if (s->cx.receiving_sweeps != 0 && into->buffer->receiving != 0)
+    bp_raise(L, s, "%s: into%s: the array receives a gradient in a sweep that runs", w->name, bp_walk_place(w));
   for (size_t k = 0; k < w->box->tape.into_count && into->buffer->receiving != 0; k++)
     if (bp_overlap(into, &w->box->tape.into[k]))
       bp_raise(L, s, "%s: into%s: two gradients would go to the same array", w->name, bp_walk_place(w));

@@ -39,7 +39,8 @@ struct bp_context {
   bool timing;                     /* every node notes what its rules took */
   bool matrices_wait;              /* a pullback runs: see pending.h */
   bool closed;                     /* the state is ending: nothing can be allocated any more */
-  uint32_t pending_count;
+  uint16_t pending_count;
+  uint16_t receiving_sweeps; /* that run, and whose gradients go to arrays of the caller's */
   bp_stats stats;
   bp_pool pool;
   bp_allocator *allocate;

@@ -541,7 +541,9 @@ static void forget_value(bp_tape *tape, bp_index index) {
 
 bp_status bp_sweep_run(bp_tape *tape, void *host) {
   bp_status status = BP_OK;
+  const uint16_t receives = tape->into_count != 0;
   tape->sweeping = true;
+  tape->cx->receiving_sweeps = (uint16_t)(tape->cx->receiving_sweeps + receives);
   size_t end = tape->slot_count; /* one past the last result of the operation looked at */
   bool reached = false;
   for (size_t k = end; k-- > tape->leaf_count;) {
@@ -559,6 +561,7 @@ bp_status bp_sweep_run(bp_tape *tape, void *host) {
     }
     reached = false;
   }
+  tape->cx->receiving_sweeps = (uint16_t)(tape->cx->receiving_sweeps - receives);
   tape->sweeping = false;
   tape->swept = status == BP_OK;
   return status;
