@@ -344,5 +344,6 @@ describe("bp.data.csv takes nothing for a number that is another", function()
       bp.data.csv(file "0x1ffffffffffffffff,2\n0x10,-0xA\n"):totable())
     local ok, message = pcall(bp.data.csv, file "1,2\n1e400,2\n")
     assert(not ok and message:find("is not a number", 1, true), message)
+    assert(not pcall(bp.data.csv, file "1e400\n1\n")) -- nor the name of a column
   end)
 end)

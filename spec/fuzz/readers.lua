@@ -96,6 +96,13 @@ end
 
 -- The second readers ------------------------------------------------------------------------------------------------
 
+-- Hexadecimal integers do not wrap around; what is infinite is no number.
+local function number_of(field)
+  local number = tonumber(field)
+  if math.type(number) == "integer" and field:find "[xX]" then number = tonumber((field:gsub("%s+$", "")) .. ".0") end
+  return number and number - number == 0 and number or false
+end
+
 -- The rows of a text without quotes: a header is the first row, if nothing in it is a number.
 local function csv_rows(text)
   local rows = {}
@@ -104,7 +111,7 @@ local function csv_rows(text)
     if line:find "%S" then
       local row, numbers = {}, 0
       for field in (line:gsub("\r$", "") .. ","):gmatch "(.-)," do
-        row[#row + 1] = tonumber(field) or false
+        row[#row + 1] = number_of(field)
         if row[#row] then numbers = numbers + 1 end
       end
       if numbers == #row then rows[#rows + 1] = row elseif numbers > 0 or #rows > 0 then return nil end

@@ -116,10 +116,10 @@ local function pack_row(numbers, count, pieces)
   end
 end
 
--- What other programs write for a number that is none; it is no name of a column either.
+-- What other programs write for a number that is none, or one that is too large; it is no name of a column either.
 local function is_nan_or_inf(field)
   local word = trim(field):lower():gsub("^[+-]", "")
-  return word == "nan" or word == "inf" or word == "infinity"
+  return word == "nan" or word == "inf" or word == "infinity" or tonumber(field) ~= nil and not to_number(field)
 end
 
 -- The first row names the columns if it holds something and none of it is a number. A row where only some fields are
