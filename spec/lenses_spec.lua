@@ -380,6 +380,13 @@ describe("lenses into arrays", function()
     assert.are.equal("bp.set: bp.element_at(1, 3): expected a matrix of at least 1x3, got a 2x2 matrix",
       message(bp.set, m, bp.element_at(1, 3), 1))
     assert.matches("expected a matrix of at least 1 rows, got a vector", message(bp.view, v, bp.row_at(1)))
+    -- a part that covers everything, too, keeps the dtype
+    local single = bp.ones(1, 2, "f32")
+    for _, case in ipairs{ {bp.ones(2), bp.range(1, 2), single[1]}, {bp.ones(2), bp.range(1, 1), bp.ones(1, "f32")},
+      {bp.ones(1, 2), bp.row_at(1), single[1]}, {bp.ones(2, 1), bp.column_at(1), single[1]} } do
+      local text = message(bp.set, table.unpack(case))
+      assert(text:find("bp.set", 1, true) and text:find('x:astype("f64")', 1, true), text)
+    end
     assert.matches("expected a matrix of at least 3 columns, got a 2x2 matrix", message(bp.view, m, bp.column_at(3)))
     assert.matches("at least 5 elements or rows, got a vector of 3", message(bp.view, v, bp.range(2, 5)))
     assert.matches("at Net.hidden.b, got a vector of 2 elements",

@@ -30,12 +30,17 @@ local function position(name, n)
   return integer
 end
 
--- Raises unless the new part is of this kind and shape.
-local function expect_part(name, step, part, sort, rows, columns)
+-- Raises unless the new part of x is of this kind and shape, and of x's dtype.
+local function expect_part(name, step, x, part, sort, rows, columns)
   if kind(part) == sort then
     if sort == "number" then return end
     local part_rows, part_columns = part:shape()
-    if part_rows == rows and part_columns == columns then return end
+    local dtype, part_dtype = x:dtype(), part:dtype()
+    if part_rows == rows and part_columns == columns then
+      if part_dtype == dtype then return end
+      raise("%s: %s: %s and %s do not mix: convert the new part with x:astype(%q)", name, step.text, dtype, part_dtype,
+        dtype)
+    end
   end
   local expected = sort == "number" and "a number" or sort == "vector" and ("a vector of %d elements"):format(rows)
     or ("a %dx%d matrix"):format(rows, columns)
@@ -58,7 +63,7 @@ function array_lenses.element_at(i, j)
       function(x) return kind(x) == "vector" and i <= #x end,
       function(x) return core.element(x, i) end,
       function(step, x, s, name)
-        expect_part(name, step, s, "number")
+        expect_part(name, step, x, s, "number")
         return splice_element(x, i, s)
       end)
   end
@@ -66,7 +71,7 @@ function array_lenses.element_at(i, j)
     function(x) return kind(x) == "matrix" and i <= #x and j <= select(2, x:shape()) end,
     function(x) return core.element(x, i, j) end,
     function(step, x, s, name)
-      expect_part(name, step, s, "number")
+      expect_part(name, step, x, s, "number")
       return splice_row(x, i, splice_element(core.row(x, i), j, s))
     end)
 end
@@ -78,7 +83,7 @@ function array_lenses.row_at(i)
     function(x) return kind(x) == "matrix" and i <= #x end,
     function(x) return core.row(x, i) end,
     function(step, x, v, name)
-      expect_part(name, step, v, "vector", (select(2, x:shape())))
+      expect_part(name, step, x, v, "vector", (select(2, x:shape())))
       return splice_row(x, i, v)
     end)
 end
@@ -90,7 +95,7 @@ function array_lenses.column_at(j)
     function(x) return kind(x) == "matrix" and j <= select(2, x:shape()) end,
     function(x) return core.column(x, j) end,
     function(step, x, v, name)
-      expect_part(name, step, v, "vector", #x)
+      expect_part(name, step, x, v, "vector", #x)
       return core.transpose(splice_row(core.transpose(x), j, v))
     end)
 end
@@ -103,7 +108,7 @@ function array_lenses.range(from, to)
     function(x) return (kind(x) == "vector" or kind(x) == "matrix") and to <= #x end,
     function(x) return core.slice(x, from, to) end,
     function(step, x, part, name)
-      expect_part(name, step, part, kind(x), to - from + 1, select(2, x:shape()))
+      expect_part(name, step, x, part, kind(x), to - from + 1, select(2, x:shape()))
       return splice(x, from, to, part)
     end)
 end
