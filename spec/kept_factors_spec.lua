@@ -40,6 +40,9 @@ describe("a factor that is kept for a step", function()
         local y = bp.linear(x, p.w1, p.b1, f)
         return bp.norm(p.w1) + bp.sum(bp.square(y + bp.linear(y, p.w2, p.b2, f) + p.x))
       end,
+      function(p, f) return bp.sum(bp.square(bp.linear(p.x, w1, b1, f) + p.x)) end, -- x alone is a parameter
+      function(p, f) return bp.sum(bp.square(bp.linear(p.x, p.w1 * 2, p.b1, f) + p.x)) end,
+      function(p, f) return bp.sum(bp.square(bp.linear(bp.exp(p.x), p.w1, p.b1, f) + p.x)) end,
     }
     for _, row in ipairs(bp.ops()) do
       local f = row.arity == 1 and row.signature == "value x" and bp[row.name] and row.name
@@ -56,11 +59,13 @@ describe("a factor that is kept for a step", function()
       end
     end
     -- and the storage of such a factor is nobody else's afterwards
-    local p = help.clone{ w1 = w1, w2 = w2, b1 = b1, b2 = b2, x = square }
-    bp.optim.sgd{ lr = 0.01 }:minimize(function(q) return losses[2](q, "tanh") end, p)
-    local kept = {}
-    for i = 1, 40 do kept[i] = bp.full(i, 4, 4) end
-    for i = 1, 40 do same(i, kept[i]:get(1, 1)) end
+    for _, loss in ipairs(losses) do
+      local p = help.clone{ w1 = w1, w2 = w2, b1 = b1, b2 = b2, x = square }
+      bp.optim.sgd{ lr = 0.01 }:minimize(function(q) return loss(q, "tanh") end, p)
+      local kept = {}
+      for i = 1, 40 do kept[i] = bp.full(i, 4, 4) end
+      for i = 1, 40 do same(i, kept[i]:get(1, 1)) end
+    end
   end)
 
   -- Runs f in the sweep after everything that is recorded later.

@@ -187,8 +187,8 @@ static void product_backward(bp_call *call, const bp_array *g) {
   if (WANTED(2)) bp_contribute_summed(call->cx, g, GRADIENT(2));
 }
 
-/* The cotangent goes through the activation first: in place, or into an array of its own. Where that is a factor which a
- * step keeps, the call's attributes hold it as long as the tape lives. */
+/* The cotangent goes through the activation first: in place, or into an array of its own. Where a step keeps that as a
+ * factor, of w's gradient or of x's, the call's attributes hold it as long as the tape lives; there is one sweep then. */
 static bp_status linear_backward(bp_call *call) {
   bp_attributes *attributes = call->attributes;
   int64_t activation = attributes->integer[0];
@@ -201,9 +201,10 @@ static bp_status linear_backward(bp_call *call) {
   bp_map_unary_adjoint(call->cx, bp_activation_loop(activation), no_parameters, COTANGENT, RESULT, RESULT, &d);
   product_backward(call, &d.to);
   if (call->cotangent_free) return BP_OK;
-  bp_array_release(call->cx, &attributes->saved);
-  attributes->saved = d.to;
-  if (!WANTED(1) || GRADIENT(1)->factors == NULL) bp_array_release(call->cx, &attributes->saved);
+  if (GRADIENT(0)->factors != NULL || GRADIENT(1)->factors != NULL)
+    attributes->saved = d.to;
+  else
+    bp_array_release(call->cx, &d.to);
   return BP_OK;
 }
 
