@@ -233,11 +233,11 @@ static void add_terms(bp_context *cx, bp_reduction reduction, size_t n, const te
 
 /* Whether a product, or it times its cotangent, is beyond what a double holds exactly: then no division of it gives the
  * product of all others. */
-static bool is_extreme(double g, double rest) {
+static bool is_out_of_range(double g, double rest) {
   return g != 0 && !(isnormal(rest) && isnormal(g * rest));
 }
 
-/* A product of factors that are not 0, by its fraction and its exponent; of infinite ones only the sign counts here. */
+/* A product by its parts: fraction and exponent of the factors that are neither 0 nor infinite, and how many are. */
 typedef struct scaled {
   double fraction;
   long exponent, zeros, infinite;
@@ -256,7 +256,8 @@ static void multiply(scaled *p, double v, bool divide) {
   p->exponent += one * exponent + carry;
 }
 
-static double value_of(const scaled *p, double g) {
+/* g times the product. */
+static double scaled_value(const scaled *p, double g) {
   const long limit = 10000;
   int exponent;
   if (p->zeros > 0) return g * (p->infinite > 0 ? NAN : 0 * p->fraction);
@@ -267,8 +268,8 @@ static double value_of(const scaled *p, double g) {
 }
 
 /* The adjoint of the product of a group, each element's by the others. */
-static void extreme_product_adjoint(double g, int axis, size_t index, size_t size, const bp_array *x,
-                                    const bp_gradient *d) {
+static void product_adjoint_by_parts(double g, int axis, size_t index, size_t size, const bp_array *x,
+                                     const bp_gradient *d) {
   scaled all = {.fraction = 1};
   for (size_t k = 0; k < size; k++) multiply(&all, element(x, axis, index, k), false);
   for (size_t k = 0; k < size; k++) {
@@ -276,7 +277,7 @@ static void extreme_product_adjoint(double g, int axis, size_t index, size_t siz
     multiply(&others, element(x, axis, index, k), true);
     const size_t i = axis == 0 ? k / x->cols : axis == 1 ? k : index;
     const size_t j = axis == 0 ? k % x->cols : axis == 1 ? index : k;
-    bp_store(&d->to, i, j, value_of(&others, g) + (d->accumulate ? bp_load(&d->to, i, j) : 0));
+    bp_store(&d->to, i, j, scaled_value(&others, g) + (d->accumulate ? bp_load(&d->to, i, j) : 0));
   }
 }
 
@@ -292,8 +293,8 @@ static void group_adjoint(bp_context *cx, bp_reduction reduction, double g, doub
     count += loops->count(r.length, y, bp_at(x, i, 0));
     if (reduction == BP_PRODUCT) rest *= loops->product(r.length, y, bp_at(x, i, 0));
   }
-  if (reduction == BP_PRODUCT && is_extreme(g, rest)) {
-    extreme_product_adjoint(g, 0, 0, bp_count(x), x, d);
+  if (reduction == BP_PRODUCT && is_out_of_range(g, rest)) {
+    product_adjoint_by_parts(g, 0, 0, bp_count(x), x, d);
     return;
   }
   if (reduction == BP_LOGSUMEXP && is_coarse(x, y)) rest = sum_of_weights(loops, r, y, x);
@@ -316,7 +317,7 @@ static void column_adjoints(bp_context *cx, bp_reduction reduction, const bp_arr
   const bp_reduce_loops *loops = reduce_of(cx, x);
   terms t;
   double count[BLOCK], rest[BLOCK];
-  bool counting = false, coarse = false, extreme = false;
+  bool counting = false, coarse = false, by_parts = false;
   for (size_t k = 0; k < n; k++) {
     t.y[k] = compared_with(reduction, bp_load(y, j + k, 0));
     counting = counting || counts(reduction, t.y[k]);
@@ -329,9 +330,9 @@ static void column_adjoints(bp_context *cx, bp_reduction reduction, const bp_arr
     if (reduction == BP_PRODUCT) loops->each_product(n, t.y, bp_at(x, i, j), rest);
   }
   for (size_t k = 0; k < n; k++)
-    extreme = extreme || (reduction == BP_PRODUCT && is_extreme(bp_load(g, j + k, 0), rest[k]));
-  if (extreme) {
-    for (size_t k = j; k < j + n; k++) extreme_product_adjoint(bp_load(g, k, 0), 1, k, x->rows, x, d);
+    by_parts = by_parts || (reduction == BP_PRODUCT && is_out_of_range(bp_load(g, j + k, 0), rest[k]));
+  if (by_parts) {
+    for (size_t k = j; k < j + n; k++) product_adjoint_by_parts(bp_load(g, k, 0), 1, k, x->rows, x, d);
     return;
   }
   if (coarse) {

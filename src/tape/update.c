@@ -2,7 +2,8 @@
  * multiplied out: W = decay W - rate sum(left right), one product into W for each pair of factors. */
 #include "tape.h"
 
-/* One array at two paths is one parameter: it decays once, with the last of its leaves, whose turn is first. */
+/* One array at two paths is one parameter: it decays once, with the last of its leaves, whose turn is first. (Asked only
+ * where the storage has been written since it was tracked: by that turn, for one.) */
 static bool is_repeated(const bp_tape *tape, bp_index leaf) {
   for (bp_index k = leaf + 1; k < tape->leaf_count; k++)
     if (tape->nodes[k].value.data == tape->nodes[leaf].value.data) return true;

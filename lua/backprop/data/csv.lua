@@ -117,7 +117,7 @@ local function pack_row(numbers, count, pieces)
 end
 
 -- What other programs write for a number that is none, or one that is too large; it is no name of a column either.
-local function is_nan_or_inf(field)
+local function is_not_finite(field)
   local word = trim(field):lower():gsub("^[+-]", "")
   return word == "nan" or word == "inf" or word == "infinity" or tonumber(field) ~= nil and not to_number(field)
 end
@@ -127,7 +127,7 @@ end
 local function is_header(fields, count)
   local something = false
   for i = 1, count do
-    if tonumber(fields[i]) or is_nan_or_inf(fields[i]) then return false end
+    if tonumber(fields[i]) or is_not_finite(fields[i]) then return false end
     something = something or fields[i]:find("%S") ~= nil
   end
   return something
