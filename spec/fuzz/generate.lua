@@ -181,6 +181,23 @@ function statements.row(g)
   return text
 end
 
+-- A layer whose shapes fit, beside another that gets the same cotangent: what was given to it, or one more layer.
+function statements.layer(g)
+  local function columns(x) return select(2, x:shape()) end
+  local w = g:register(function(x) return bp.kind(x) == "matrix" end)
+  if not w then return nil end
+  local n, m = g.r[w]:shape()
+  local x = g:register(function(v) return bp.kind(v) == "vector" and #v == m or columns(v) == m end)
+  if not x then return nil end
+  local other = g:register(function(v) return shape_of(v) == shape_of(g.r[w]) end)
+  local function layer(k)
+    return ("bp.linear(r[%d], r[%d], bp.full(%s, %d, r[%d]:dtype()), %q)"):format(x, k, g:literal(), n, x,
+      g.random:pick{ "tanh", "sigmoid", "relu", "sin" })
+  end
+  local beside = n == m and g.random:chance(0.6) and ("r[%d]"):format(x) or layer(other)
+  return layer(w) .. " + " .. beside
+end
+
 function statements.constructor(g)
   local random, list = g.random, {}
   for i = 1, random:integer(1, 4) do list[i] = random:chance(0.5) and g:literal() or g:value() end
@@ -352,7 +369,7 @@ end
 function Generator:candidate(keep_failures)
   self.touched, self.chosen = false, {}
   local kind = self.random:weighted{
-    "row", 60, "constructor", 8, "fixed", 7, "part", 8, "structure", 6, "callback", 9, "frozen", 3, "in_place", 3,
+    "row", 56, "layer", 4, "constructor", 8, "fixed", 7, "part", 8, "structure", 6, "callback", 9, "frozen", 3, "in_place", 3,
     "event", 2, "nonsense", 3,
   }
   local text = statements[kind](self)
