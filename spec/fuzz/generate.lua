@@ -369,8 +369,8 @@ end
 function Generator:candidate(keep_failures)
   self.touched, self.chosen = false, {}
   local kind = self.random:weighted{
-    "row", 56, "layer", 4, "constructor", 8, "fixed", 7, "part", 8, "structure", 6, "callback", 9, "frozen", 3, "in_place", 3,
-    "event", 2, "nonsense", 3,
+    "row", 56, "layer", 4, "constructor", 8, "fixed", 7, "part", 8, "structure", 6, "callback", 9, "frozen", 3,
+    "in_place", 3, "event", 2, "nonsense", 3,
   }
   local text = statements[kind](self)
   if not text then return false end
