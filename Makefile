@@ -9,6 +9,7 @@
 #                      STEPS=N or FULL=1: the memory runs; ARGS=... for bench/mnist.lua
 #   make memtest       every request for memory refused         make check     the specs under sanitizers
 #   make valgrind      the specs under memcheck                 make tsan      examples/embed under ThreadSanitizer
+#   make clang         the specs of what clang builds
 #   make coverage      lines of src/ that the specs run         make annotations   the rows' part of lua/backprop/meta.lua
 #   make bench-math    the element-wise functions beside libm, libmvec and SLEEF; ARGS="POINTS NAME..."; x86-64 only
 #
@@ -35,7 +36,7 @@ Q := $(if $(V),,@)
 say = @$(if $(V),:,printf '  %-6s %s\n' $(1) '$(2)')
 AGAIN = --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
 
-.PHONY: all module deps demo test fuzz nets memtest memtest-host check check-runs valgrind valgrind-run tsan coverage coverage-run
+.PHONY: all module deps demo test fuzz nets memtest memtest-host check check-runs clang clang-run valgrind valgrind-run tsan coverage coverage-run
 .PHONY: baseline bench mathematics bench-math lint doc annotations install install-module clean force
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -59,7 +60,7 @@ WARNINGS := -Wall -Wextra -pedantic -Wshadow -Wconversion -Wmissing-prototypes
 # No contraction outside of the loops: the random generator gives the same numbers on every machine.
 ALL_CFLAGS := -std=c11 -O3 -ffp-contract=off -fPIC -fno-plt -fvisibility=hidden $(WARNINGS)
 LOOP_CFLAGS := -std=gnu11 -O3 -fopenmp-simd -fno-math-errno -fno-trapping-math -ffp-contract=fast -fPIC -fno-plt \
-  -fvisibility=hidden $(WARNINGS)
+  -fvisibility=hidden $(WARNINGS) -Wno-pass-failed
 
 # The caller's come last, but not those that LuaRocks always passes: its -O2 would take the -O3 away.
 USER_CFLAGS := $(filter-out -O2 -fPIC,$(CFLAGS))
@@ -273,6 +274,16 @@ tsan: deps
 	@$(MAKE) --no-print-directory -B -C examples/embed OUT=$(abspath build/tsan) CFLAGS='-std=c11 $(TSAN)' \
 	  LUA_INCDIR='$(LUA_INCDIR)' LUA_LIBS='$(LUA_LIBS)' BACKPROP_LIBS='$(abspath build/tsan/libbackprop.a) $(OPENBLAS)'
 	@cd examples/embed && TSAN_OPTIONS=halt_on_error=1 ../../build/tsan/host train.lua ../data/digits.csv
+
+# The other compiler that people have: what it makes of the loops is not what GCC does. Any warning is an error.
+clang: PACKAGES += clang
+clang: deps
+	@$(MAKE) $(AGAIN) all
+	@$(MAKE) $(AGAIN) $(call own_build,clang) CC=clang CFLAGS=-Werror all memtest-host
+	@$(MAKE) --no-print-directory $(call own_build,clang) CC=clang clang-run
+
+clang-run:
+	@$(ENV) BACKPROP_MEMTEST=$(MEMTEST) $(BUSTED_HERE) $(ARGS)
 
 # Lines of src/ that the specs and a bounded memtest run, into build/coverage; see spec/coverage.lua.
 coverage: deps

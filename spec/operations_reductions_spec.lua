@@ -241,6 +241,25 @@ describe("reductions:", function()
     end
   end)
 
+  it("max and min of runs that lie at the ends of the dtype's range", function()
+    for _, dtype in ipairs(help.dtypes) do
+      local largest = dtype == "f32" and 0x1.fffffep127 or 0x1.fffffffffffffp1023
+      for _, n in ipairs{ 1, 2, 7, 16, 33 } do
+        for _, value in ipairs{ inf, largest, -largest, -inf } do
+          local x = bp.full(value, n, dtype)
+          assert.equal(value, bp.max(x))
+          assert.equal(value, bp.min(x))
+          close(bp.full(1 / n, n), bp.grad(bp.max)(x):astype("f64"), tolerances[dtype])
+          for _, other in ipairs{ inf, largest, -largest, -inf } do
+            x[n] = other
+            assert.equal(n == 1 and other or math.max(value, other), bp.max(x))
+            assert.equal(n == 1 and other or math.min(value, other), bp.min(x))
+          end
+        end
+      end
+    end
+  end)
+
   it("P27: norm has gradient x / norm, and 0 at 0", function()
     for _, dtype in ipairs(help.dtypes) do
       local value, g = bp.value_and_grad(bp.norm)(bp.vector({ 3, 0, -4 }, dtype))

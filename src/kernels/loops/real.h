@@ -29,6 +29,7 @@ __attribute__((simd("notinbranch"))) float powf(float, float);
 #endif
 #endif
 
+#include <float.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -40,9 +41,11 @@ __attribute__((simd("notinbranch"))) float powf(float, float);
 #define PASTE(a, b, c) PASTE_(a, b, c)
 #if BP_DTYPE_F32
 typedef float real;
+#define LARGEST_FINITE FLT_MAX
 #define NAME(name) PASTE(name, _f32, BP_LEVEL)
 #else
 typedef double real;
+#define LARGEST_FINITE DBL_MAX
 #define NAME(name) PASTE(name, _f64, BP_LEVEL)
 #endif
 

@@ -45,7 +45,14 @@ static double count(size_t n, double y, const void *x) {
   return total;
 }
 
-/* A NaN loses every comparison, so it is looked for beside the extreme. */
+static bool has(size_t n, const void *x, real value) {
+  for (size_t i = 0; i < n; i++)
+    if (AT(x, i) == value) return true;
+  return false;
+}
+
+/* A NaN loses every comparison, so it is looked for beside the extreme. Clang starts the lanes of a maximum not with -inf
+ * but with the least finite number: where that comes out it need not be there. */
 static double largest(size_t n, const void *x) {
   real best = C(-INFINITY);
   int nans = 0;
@@ -55,7 +62,8 @@ static double largest(size_t n, const void *x) {
     best = v > best ? v : best;
     nans += v != v;
   }
-  return nans > 0 ? (double)NAN : (double)best;
+  if (nans > 0) return (double)NAN;
+  return best > -LARGEST_FINITE || has(n, x, -LARGEST_FINITE) ? (double)best : (double)-INFINITY;
 }
 
 static double smallest(size_t n, const void *x) {
@@ -67,7 +75,8 @@ static double smallest(size_t n, const void *x) {
     best = v < best ? v : best;
     nans += v != v;
   }
-  return nans > 0 ? (double)NAN : (double)best;
+  if (nans > 0) return (double)NAN;
+  return best < LARGEST_FINITE || has(n, x, LARGEST_FINITE) ? (double)best : (double)INFINITY;
 }
 
 static double sum_exp(size_t n, double shift, const void *x) {
@@ -101,14 +110,14 @@ static void each_sum(size_t n, const void *x, double *result) {
 static void each_largest(size_t n, const void *x, double *result) {
   EACH {
     double v = (double)AT(x, i);
-    result[i] = (v > result[i]) | (v != v) ? v : result[i];
+    result[i] = ((v > result[i]) | (v != v)) ? v : result[i];
   }
 }
 
 static void each_smallest(size_t n, const void *x, double *result) {
   EACH {
     double v = (double)AT(x, i);
-    result[i] = (v < result[i]) | (v != v) ? v : result[i];
+    result[i] = ((v < result[i]) | (v != v)) ? v : result[i];
   }
 }
 
