@@ -191,6 +191,32 @@ describe("in-place calls", function()
     same({ { 2, 2 }, { 4, 4 }, { 6, 6 } }, m)
   end)
 
+  it("P10: axpy gives a table at two paths what there is for it at both, and what is one table itself once", function()
+    local money = setmetatable({}, { __index = { amount = 0 } })
+    bp.instance(money, {
+      zero = function() return setmetatable({ amount = 0 }, money) end,
+      add = function(x, y) return setmetatable({ amount = x.amount + y.amount }, money) end,
+      one = function() return setmetatable({ amount = 1 }, money) end,
+      scale = function(x, a) return setmetatable({ amount = x.amount * a }, money) end,
+    })
+    local function part(w, n, amount)
+      return { w = bp.vector{ w, 2 * w }, n = n, m = setmetatable({ amount = amount }, money) }
+    end
+    local shared = part(1, 2, 3)
+    bp.axpy(10, { part(1, 1, 2), part(3, 4, 5) }, { shared, shared })
+    same({ 41, 82 }, shared.w)
+    assert.equal(52, shared.n)
+    assert.equal(73, shared.m.amount)
+    local addend = part(1, 1, 1)
+    bp.axpy(-1, { addend, { addend } }, { shared, { shared } })
+    same({ 40, 80 }, shared.w)
+    assert.equal(51, shared.n)
+    assert.equal(72, shared.m.amount)
+    bp.axpy(1, shared, shared)
+    same({ 80, 160 }, shared.w)
+    assert.equal(102, shared.n)
+  end)
+
   it("axpy refuses what it cannot add", function()
     local v = bp.zeros(3)
     raises("bp.axpy", bp.axpy, 1, bp.zeros(2), v)

@@ -59,8 +59,8 @@ function functions.axpy(a, x, y, surplus)
   tree.visit(y, function(leaf)
     if tree.is_array(leaf) then alias.note(written, leaf) end
   end, "bp.axpy")
-  -- Of arrays what is to be added, of all else the sum.
-  local moved = tree.map_at("bp.axpy", function(where, leaf, other)
+  -- What is to be added: of arrays before it is multiplied by a.
+  local addends = tree.map_at("bp.axpy", function(where, leaf, other)
     local trouble = tree.mismatch(leaf, other)
     if trouble then raise("bp.axpy: at %s: %s", where(), trouble) end
     if kind(leaf) ~= kind(other) then
@@ -68,26 +68,32 @@ function functions.axpy(a, x, y, surplus)
     end
     if tree.is_array(leaf) then return alias.kept(written, leaf, other) end
     local class = tree.class_of(leaf)
-    if not class then return leaf + (a + 0.0) * other end -- a float, also of integers
+    if not class then return (a + 0.0) * other end -- a float, also of integers
     if not class.scale then raise("bp.axpy: at %s: the instance's class has no scale", where()) end
-    return class.add(leaf, class.scale(other, a))
+    return class.scale(other, a)
   end, y, x)
-  local plan, done = {}, {}
+  -- A table of y at two paths gets what there is for it at both, unless these are one table, too.
+  local plan, done, sums = {}, {}, {}
   local function walk(into, from)
-    if done[into] then return end
-    done[into] = true
+    done[into] = done[into] or {}
+    sums[into] = sums[into] or {}
+    if done[into][from] then return end
+    done[into][from] = true
+    local sum = sums[into]
     for _, key in ipairs(tree.keys(into, "bp.axpy")) do
-      local part, moved_part = into[key], from[key]
+      local part, addend = into[key], from[key]
       if tree.is_array(part) then
-        table.move({"axpy", a, moved_part, part}, 1, 4, #plan + 1, plan)
+        table.move({"axpy", a, addend, part}, 1, 4, #plan + 1, plan)
       elseif tree.is_leaf(part) then
-        table.move({"set", into, key, moved_part}, 1, 4, #plan + 1, plan)
+        local class, before = tree.class_of(part), sum[key] or part
+        sum[key] = class and class.add(before, addend) or not class and before + addend
+        table.move({"set", into, key, sum[key]}, 1, 4, #plan + 1, plan)
       elseif tree.is_branch(part) then
-        walk(part, moved_part)
+        walk(part, addend)
       end
     end
   end
-  walk(y, moved)
+  walk(y, addends)
   core.commit(plan, "bp.axpy")
 end
 
