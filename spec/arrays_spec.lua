@@ -60,6 +60,13 @@ describe("constructors", function()
     for _, ragged in ipairs{ { { 1, 2 }, { 3 } }, { { 1 }, { 2, 3 } }, { {}, { 1 } } } do
       raises("bp.matrix", bp.matrix, ragged)
     end
+    local gap = { 1 }
+    gap[3] = 3
+    raises({ "bp.vector", "key 3" }, bp.vector, gap)
+    raises({ "bp.matrix", "key 3" }, bp.matrix, { gap })
+    raises({ "bp.stack", "key 3" }, bp.stack, gap)
+    raises({ "bp.vector", "key n" }, bp.vector, table.pack(1, nil))
+    same({ 1, 2 }, bp.vector(table.pack(1, 2)))
     for _, bad in ipairs{ "x", 3, true, print } do
       raises("bp.vector", bp.vector, bad)
       raises("bp.matrix", bp.matrix, bad)

@@ -54,11 +54,22 @@ describe("bp.check on right gradients", function()
 
   it("P34: scales its step", function()
     for _, scale in ipairs{ 1e-8, 1e-4, 1, 1e4, 1e8 } do
-      bp.check(function(x) return x * x * x end, 2 * scale)
-      bp.check(function(x) return bp.sum(bp.log(x) * x) end, bp.vector{ scale, 3 * scale })
+      assert.equal(1, bp.check(function(x) return x * x * x end, 2 * scale).checked)
+      assert.equal(2, bp.check(function(x) return bp.sum(bp.log(x) * x) end, bp.vector{ scale, 3 * scale }).checked)
       local p = { a = bp.vector{ scale }, b = bp.vector{ 2 / scale } }
-      bp.check(function(q) return bp.sum(bp.sqrt(q.a) * q.b) end, p)
+      assert.equal(2, bp.check(function(q) return bp.sum(bp.sqrt(q.a) * q.b) end, p).checked)
     end
+    local wrong_log = bp.op(function(x) return bp.log(x), function(dz) return dz / x * 2 end end)
+    raises("bp.check: argument 1[1]", bp.check, function(x) return bp.sum(wrong_log(x)) end, bp.vector{ 1e-6 })
+  end)
+
+  it("P34: says so where there is nothing that it could compare", function()
+    raises("bp.check: the arguments hold no number or array", bp.check, function() return 1 end)
+    raises("bp.check: the arguments hold no number or array", bp.check, function() return 1 end, { "text", {} })
+    local function outside(x) return bp.sum(bp.log(x)) end
+    raises("bp.check: nothing could be compared: f has no finite value, or no slope, around argument 1[1]", bp.check,
+      outside, bp.vector{ -1 })
+    raises("around any of 3 components", bp.check, outside, bp.full(-1, 3))
   end)
 
   it("is the same for the same seed, and does not change its arguments", function()

@@ -101,7 +101,7 @@ describe("an instance of another class, or none,", function()
     local p = { p = line(1, 2), list = { line(0, 1) } }
     p.again = p.list
     bp.axpy(2, { p = line(3, 4), list = { line(1, 1) }, again = { line(1, 1) } }, p)
-    same({ { 7, 10 }, { 2, 3 } }, { content(p.p), content(p.again[1]) })
+    same({ { 7, 10 }, { 4, 5 } }, { content(p.p), content(p.again[1]) })
     assert(rawequal(p.list, p.again))
     local bare = class(false)
     local r = { w = bp.vector{ 1 }, z = bare(1, 2) }

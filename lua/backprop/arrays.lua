@@ -12,17 +12,18 @@ local kind, raise = core.kind, core.raise
 local arrays = {functions = {}, methods = {}}
 local functions, methods = arrays.functions, arrays.methods
 
+-- A vector of numbers of which some are tracked. `place` says in an error where they stand.
+local function stack_numbers(list, dtype, place)
+  for i, element in ipairs(list) do
+    if kind(element) ~= "number" then raise("%s%d: expected a number, got %s", place, i, core.type_of(element)) end
+  end
+  return core.stack(list, dtype)
+end
+
 --- A vector from a list of numbers, plain or tracked.
 function functions.vector(list, dtype, surplus)
   if surplus ~= nil then raise("bp.vector: expected at most 2 arguments: a list and a dtype") end
-  local plain = core.vector(list, dtype)
-  if plain then return plain end
-  for i, element in ipairs(list) do
-    if kind(element) ~= "number" then
-      raise("bp.vector: element %d: expected a number, got %s", i, core.type_of(element))
-    end
-  end
-  return core.stack(list, dtype)
+  return core.vector(list, dtype) or stack_numbers(list, dtype, "bp.vector: element ")
 end
 
 --- A matrix from a list of rows: lists of numbers or vectors, plain or tracked.
@@ -36,11 +37,13 @@ function functions.matrix(list, dtype, surplus)
     if sort ~= "vector" and (sort or type(row) ~= "table") then
       raise("bp.matrix: row %d: expected a table of numbers or a vector, got %s", i, core.type_of(row))
     end
-    rows[i] = sort and row or functions.vector(row, dtype)
-    columns = columns or #rows[1]
-    if #rows[i] ~= columns then
-      raise("bp.matrix: row %d has %d elements, the first has %d", i, #rows[i], columns)
+    if not sort then row = stack_numbers(row, dtype, ("bp.matrix: element %d, "):format(i)) end
+    columns, dtype = columns or #row, dtype or row:dtype()
+    if #row ~= columns then raise("bp.matrix: row %d has %d elements, the first has %d", i, #row, columns) end
+    if row:dtype() ~= dtype then
+      raise("bp.matrix: row %d is %s, not %s: convert it with x:astype(\"%s\")", i, row:dtype(), dtype, dtype)
     end
+    rows[i] = row
   end
   return core.stack(rows, dtype)
 end

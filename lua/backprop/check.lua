@@ -43,13 +43,14 @@ end
 -- Every element of every number and array, as {get, set, path, dtype, gradient}. The arguments are copies, to be
 -- changed; the gradients are structured like them.
 local function elements_of(arguments, gradients)
-  local elements = {}
+  local elements, leaves = {}, 0
   local function add(path, get, set, dtype, gradient)
     elements[#elements + 1] = {path = path, get = get, set = set, dtype = dtype, gradient = gradient, start = get()}
   end
   local function visit(holder, key, gradient, path)
     local x = holder[key]
     local sort = kind(x)
+    if tree.is_leaf(x) then leaves = leaves + 1 end
     if sort == "number" then
       add(path, function() return holder[key] end, function(v) holder[key] = v end, "f64", gradient)
     elseif sort == "vector" then
@@ -71,6 +72,7 @@ local function elements_of(arguments, gradients)
     end
   end
   for position = 1, arguments.n do visit(arguments, position, gradients[position], "argument " .. position) end
+  if leaves == 0 then raise("bp.check: the arguments hold no number or array to differentiate") end
   return elements
 end
 
@@ -170,31 +172,36 @@ local function at_kink(evaluate, elements, direction, h, expected, tolerance)
     and expected >= low - tolerance and expected <= high + tolerance
 end
 
--- Compares one direction; returns the mismatch, or nil and whether it could be told.
+-- Compares one direction. Returns what came of it: "agrees", "kink" (where the gradient is one that a kink may have),
+-- "unknown", or "differs" and then the mismatch.
 local function compare(evaluate, elements, direction, options)
-  local expected, size, single = 0, 1, options.single
+  local expected, largest, single = 0, 0, options.single
   for k, weight in pairs(direction) do
     expected = expected + weight * elements[k].gradient
-    size = math.max(size, math.abs(elements[k].start))
+    largest = math.max(largest, math.abs(elements[k].start))
   end
-  local h = (single and 1e-2 or 1e-4) * size
+  local h = (single and 1e-2 or 1e-4) * math.max(1, largest)
   local measured, doubt = difference(evaluate, elements, direction, h)
+  if not is_finite(measured) and largest > 0 and largest < 1 then -- as a logarithm beside 0: a step that is small to x
+    h = h * largest
+    measured, doubt = difference(evaluate, elements, direction, h)
+  end
+  if not is_finite(measured) then return "unknown" end
   local scale = math.max(1, math.abs(expected), math.abs(measured))
-  if not is_finite(measured) then return nil, false end
   local tolerance = options.tol * (single and 1e4 or 1)
   local off = is_finite(expected) and math.abs(measured - expected) or math.huge
-  if is_finite(expected) and off <= tolerance * scale then return nil, true end
+  if is_finite(expected) and off <= tolerance * scale then return "agrees" end
   if is_finite(expected) and at_kink(evaluate, elements, direction, h, expected, tolerance * scale) then
-    return nil, false
+    return "kink"
   end
   if doubt > 0.1 * off then
     local finer, doubt_finer = difference(evaluate, elements, direction, h / 64)
-    if math.abs(finer - expected) <= 100 * tolerance * scale then return nil, true end
-    if doubt_finer > 0.1 * math.abs(finer - expected) then return nil, false end
+    if math.abs(finer - expected) <= 100 * tolerance * scale then return "agrees" end
+    if doubt_finer > 0.1 * math.abs(finer - expected) then return "unknown" end
     measured, off = finer, math.abs(finer - expected)
   end
-  return {path = describe_direction(elements, direction), gradient = expected, difference = measured,
-    error = off / scale}, true
+  return "differs", {path = describe_direction(elements, direction), gradient = expected, difference = measured,
+    error = off / scale}
 end
 
 local function read_arguments(f, ...)
@@ -217,9 +224,10 @@ function Report.__tostring(report)
   return ("bp.check: %d components and directions agree, %d skipped"):format(report.checked, report.skipped)
 end
 
---- Compares the gradient of f with finite differences. Returns {checked, skipped, worst}; raises on a mismatch, naming
--- the worst component by its path. `bp.check{f =, args =, tol = 1e-6, seed = 1}` sets the tolerance (relative, or
--- absolute below 1; for f32 ten thousand times as much) and the seed of the weights and directions.
+--- Compares the gradient of f with finite differences. Returns {checked, skipped}; raises on a mismatch, naming the
+-- worst component by its path, and where nothing could be compared. `bp.check{f =, args =, tol = 1e-6, seed = 1}` sets
+-- the tolerance (relative, or absolute below 1; for f32 ten thousand times as much) and the seed of the weights and
+-- directions.
 function check.check(f, ...)
   local options = read_arguments(f, ...)
   options.tol, options.seed = options.tol or 1e-6, options.seed or 1
@@ -237,17 +245,21 @@ function check.check(f, ...)
   local elements = elements_of(arguments, table.pack(pullback()))
 
   for _, element in ipairs(elements) do options.single = options.single or element.dtype == "f32" end
-  local report = setmetatable({checked = 0, skipped = 0, worst = nil}, Report)
+  local worst, found = nil, {agrees = 0, kink = 0, unknown = 0, differs = 0}
   for _, direction in ipairs(directions_of(elements, core.rng(options.seed))) do
-    local mismatch, told = compare(evaluate, elements, direction, options)
-    if told then report.checked = report.checked + 1 else report.skipped = report.skipped + 1 end
-    if mismatch and (not report.worst or mismatch.error > CLEARLY * report.worst.error) then report.worst = mismatch end
+    local outcome, mismatch = compare(evaluate, elements, direction, options)
+    found[outcome] = found[outcome] + 1
+    if mismatch and (not worst or mismatch.error > CLEARLY * worst.error) then worst = mismatch end
   end
-  if report.worst then
-    raise("bp.check: %s: the gradient is %.10g, finite differences give %.10g", report.worst.path,
-      report.worst.gradient, report.worst.difference)
+  if worst then
+    raise("bp.check: %s: the gradient is %.10g, finite differences give %.10g", worst.path, worst.gradient,
+      worst.difference)
   end
-  return setmetatable(report, Report)
+  if found.agrees + found.kink == 0 and found.unknown > 0 then
+    raise("bp.check: nothing could be compared: f has no finite value, or no slope, around %s",
+      found.unknown == 1 and elements[1].path or ("any of %d components"):format(found.unknown))
+  end
+  return setmetatable({checked = found.agrees, skipped = found.kink + found.unknown}, Report)
 end
 
 return check

@@ -101,18 +101,19 @@ static bool read_row(lua_State *L, bp_state *s, const bp_array *array, size_t i,
   return plain;
 }
 
-static void check_list(lua_State *L, bp_state *s, const char *name) {
+/* The length of the first argument. */
+static size_t check_list(lua_State *L, bp_state *s, const char *name) {
   if (!lua_istable(L, 1)) bp_raise(L, s, "%s: argument 1: expected a table, got %s", name, bp_type_of(L, s, 1));
-  if (lua_rawlen(L, 1) > BP_MAX_ELEMENTS) bp_raise(L, s, "%s: the list is too long", name);
   bp_check_count(L, s, 2, name);
+  return bp_check_list(L, s, 1, name);
 }
 
 /* core.vector{...}: nil if an element is tracked. */
 static int vector(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  check_list(L, s, "bp.vector");
+  const size_t n = check_list(L, s, "bp.vector");
   bp_dtype dtype = bp_check_dtype(L, s, 2, "bp.vector");
-  bp_handle *handle = bp_push_new(L, s, bp_shape_vector(lua_rawlen(L, 1), dtype));
+  bp_handle *handle = bp_push_new(L, s, bp_shape_vector(n, dtype));
   lua_pushvalue(L, 1);
   if (read_row(L, s, &handle->array, 0, "bp.vector"))
     lua_pop(L, 1);
@@ -124,9 +125,8 @@ static int vector(lua_State *L) {
 /* core.matrix{{...}, ...}: nil if a row is an array or has a tracked element. */
 static int matrix(lua_State *L) {
   bp_state *s = bp_state_of(L);
-  check_list(L, s, "bp.matrix");
+  size_t rows = check_list(L, s, "bp.matrix"), cols = 0;
   bp_dtype dtype = bp_check_dtype(L, s, 2, "bp.matrix");
-  size_t rows = lua_rawlen(L, 1), cols = 0;
   for (size_t i = 0; i < rows; i++) {
     int type = lua_rawgeti(L, 1, (lua_Integer)i + 1);
     if (type != LUA_TTABLE) {
@@ -135,7 +135,7 @@ static int matrix(lua_State *L) {
       lua_pushnil(L);
       return 1;
     }
-    size_t n = lua_rawlen(L, -1);
+    size_t n = bp_check_list(L, s, -1, "bp.matrix");
     if (i > 0 && n != cols)
       bp_raise(L, s, "bp.matrix: row %d has %d elements, the first has %d", (int)i + 1, (int)n, (int)cols);
     cols = n;

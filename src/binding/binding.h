@@ -237,6 +237,9 @@ void bp_trace(lua_State *L, bp_state *s, bp_box *box, bp_index node);
 
 /* Whether a dtype name stands at an index (absent: f64); raises on another string. */
 bp_dtype bp_check_dtype(lua_State *L, bp_state *s, int index, const char *name);
+/* The length of the table at an index, which must be a list: with the keys 1..n and no others but the n of
+ * table.pack. */
+size_t bp_check_list(lua_State *L, bp_state *s, int index, const char *name);
 /* A size from 0 to 2^31 - 1; raises otherwise. */
 size_t bp_check_size(lua_State *L, bp_state *s, int index, const char *name);
 /* An integer, also given as a float; false if the value is none. */

@@ -229,6 +229,27 @@ size_t bp_check_size(lua_State *L, bp_state *s, int index, const char *name) {
   return (size_t)size;
 }
 
+/* The n of table.pack, where it is the length. */
+static bool is_count(lua_State *L, int key, int value, size_t n) {
+  lua_Integer count = 0;
+  if (lua_type(L, key) != LUA_TSTRING || !bp_to_integer(L, value, &count) || (size_t)count != n) return false;
+  const char *text = lua_tostring(L, key);
+  return text[0] == 'n' && text[1] == '\0';
+}
+
+size_t bp_check_list(lua_State *L, bp_state *s, int index, const char *name) {
+  const size_t n = lua_rawlen(L, index);
+  const int table = lua_absindex(L, index);
+  if (n > BP_MAX_ELEMENTS) bp_raise(L, s, "%s: the list is too long", name);
+  for (lua_pushnil(L); lua_next(L, table) != 0; lua_pop(L, 1)) {
+    lua_Integer key = 0;
+    if ((bp_to_integer(L, -2, &key) && key >= 1 && (size_t)key <= n) || is_count(L, -2, -1, n)) continue;
+    bp_raise(L, s, "%s: expected a list, got a table that has the key %s besides its %d elements", name,
+             luaL_tolstring(L, -2, NULL), (int)n);
+  }
+  return n;
+}
+
 bp_dtype bp_check_dtype(lua_State *L, bp_state *s, int index, const char *name) {
   if (lua_isnoneornil(L, index)) return BP_F64;
   const char *text = lua_type(L, index) == LUA_TSTRING ? lua_tostring(L, index) : NULL;

@@ -147,8 +147,7 @@ static __attribute__((cold)) int wrong_number(lua_State *L, bp_state *s, const e
 }
 
 static void read_list(lua_State *L, bp_state *s, const entry *e, int index, arguments *a) {
-  size_t n = lua_rawlen(L, index);
-  if (n > BP_MAX_ELEMENTS) bp_raise(L, s, "%s: argument %d: the list is too long", e->name, index);
+  const size_t n = bp_check_list(L, s, index, e->name);
   if (n > BP_FEW_OPERANDS) bp_push_operands(L, n, &a->operands);
   for (size_t k = 0; k < n; k++) {
     lua_rawgeti(L, index, (lua_Integer)k + 1);
@@ -194,11 +193,10 @@ static void read_indices(lua_State *L, bp_state *s, const entry *e, int index, c
     if (array.rank != 1) wrong(L, s, e, index, p);
     n = array.rows;
   } else if (lua_istable(L, index)) {
-    n = lua_rawlen(L, index);
+    n = bp_check_list(L, s, index, e->name);
   } else if (!read_number(L, s, index, e->name, &single)) {
     wrong(L, s, e, index, p);
   }
-  if (n > BP_MAX_ELEMENTS) bp_raise(L, s, "%s: argument %d: the list is too long", e->name, index);
   _Static_assert(sizeof(int64_t) == sizeof(double), "positions are kept in an f64 vector's storage");
   a->held = bp_push_new(L, s, bp_shape_vector(n, BP_F64));
   int64_t *positions = a->held->array.data;
