@@ -156,41 +156,41 @@ core.set_functions {
 
 -- Parameters that are tracked: the row takes plain numbers only, so that no gradient is lost without a word; these are
 -- the same functions written in operations that have one. They agree with the row down to the sign of a zero: of two
--- zeros maximum and minimum give their second argument, so x stands second.
+-- zeros maximum and minimum give their second argument, so x stands second. The row itself is called where no parameter
+-- is tracked (core.keep_line).
+arrays.of_tracked_parameters = {}
 
 -- A tracked number as a plain one; what else it may be is for the row to refuse.
 local function plain_number(x)
   return kind(x) == "number" and core.value(x) or x
 end
 
-local function either_tracked(row, count, composed)
-  return function(x, ...)
+local function compose(name, count, composed)
+  local row = core[name]
+  arrays.of_tracked_parameters[name] = function(x, ...)
     local a, b = ...
-    if not (core.tracked(a) or core.tracked(b)) then return row(x, ...) end
     local fits = select("#", ...) == count and kind(a) == "number" and (count == 1 or kind(b) == "number")
     if not fits then return row(x, plain_number(a), plain_number(b), select(3, ...)) end
     return composed(x, a, b)
   end
 end
 
-functions.clamp = either_tracked(core.clamp, 2, function(x, lo, hi)
+compose("clamp", 2, function(x, lo, hi)
   core.clamp(0, plain_number(lo), plain_number(hi)) -- raises where the bounds are not in order
   return core.minimum(hi, core.maximum(lo, x))
 end)
 
-functions.leaky_relu = either_tracked(core.leaky_relu, 1, function(x, slope)
+compose("leaky_relu", 1, function(x, slope)
   return core.where(core.greater(x, 0), x, x * slope)
 end)
 
-functions.elu = either_tracked(core.elu, 1, function(x, alpha)
+compose("elu", 1, function(x, alpha)
   return core.where(core.greater(x, 0), x, core.expm1(core.minimum(0, x)) * alpha)
 end)
 
 -- Methods -----------------------------------------------------------------------------------------------------------
 
-for _, name in ipairs {"argmax", "argmin", "rows", "clamp", "leaky_relu", "elu"} do
-  methods[name] = functions[name]
-end
+for _, name in ipairs {"argmax", "argmin", "rows"} do methods[name] = functions[name] end
 
 --- A list of numbers, or of lists of them; of tracked numbers where the array is tracked.
 function methods.totable(x)

@@ -32,6 +32,7 @@ for _, row in ipairs(rows) do bp[row.name] = core[row.name] end
 -- Arrays, and operations that read better in Lua ---------------------------------------------------------------------
 
 for name, f in pairs(arrays.functions) do bp[name] = keep_line(f) end
+for name, f in pairs(arrays.of_tracked_parameters) do bp[name] = keep_line(f, core[name]) end
 for _, name in ipairs {"zeros", "ones", "full", "eye", "linspace", "rng", "set_threads"} do bp[name] = core[name] end
 
 local not_methods = {add = true, sub = true, mul = true, div = true, stack = true, concat = true, konst = true}

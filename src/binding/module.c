@@ -175,27 +175,44 @@ static int descend_calls(lua_State *L) {
   return 0;
 }
 
+/* Of a function kept by keep_line. The row is nil, or called where it can be. */
+enum { FUNCTION = 1, STATE, ROW };
+
+/* Whether there is a tracked argument behind the first. */
+static bool has_tracked_parameter(lua_State *L, bp_state *s) {
+  for (int k = lua_gettop(L); k > 1; k--)
+    if (bp_variable_at(L, s, k) != NULL) return true;
+  return false;
+}
+
 /* Lua allocates what a call needs when a depth is reached for the first time. A finalizer that cannot be called for want
  * of it is lost, and with it the bytes of an array: so the depth of the function, of what it calls and of their
- * finalizers is reached before, while there is nothing to lose. */
+ * finalizers is reached before, while there is nothing to lose. (A row sees to that itself.) */
 static int call_kept(lua_State *L) {
   const int values = 6 * LUA_MINSTACK, levels = 5;
-  bp_check_stack(L, lua_touserdata(L, lua_upvalueindex(2)), values, "backprop");
-  lua_pushcfunction(L, descend_calls);
-  lua_pushinteger(L, levels);
-  lua_call(L, 1, 0);
-  lua_pushvalue(L, lua_upvalueindex(1));
+  bp_state *s = lua_touserdata(L, lua_upvalueindex(STATE));
+  if (!lua_isnil(L, lua_upvalueindex(ROW)) && !has_tracked_parameter(L, s)) {
+    lua_pushvalue(L, lua_upvalueindex(ROW));
+  } else {
+    bp_check_stack(L, s, values, "backprop");
+    lua_pushcfunction(L, descend_calls);
+    lua_pushinteger(L, levels);
+    lua_call(L, 1, 0);
+    lua_pushvalue(L, lua_upvalueindex(FUNCTION));
+  }
   lua_insert(L, 1);
   lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, finish_kept);
   return lua_gettop(L);
 }
 
-/* core.keep_line(f): f behind a C function. Of `return f(x)` Lua forgets the line when f is written in Lua, and errors
- * could not name it. For functions that call nothing of the user's, whose recursion would use up the C stack. */
+/* core.keep_line(f [, row]): f behind a C function. Of `return f(x)` Lua forgets the line when f is written in Lua, and
+ * errors could not name it. For functions that call nothing of the user's, whose recursion would use up the C stack. With
+ * a row, f is for tracked arguments behind the first: without any, the row is called. */
 static int keep_line(lua_State *L) {
-  lua_settop(L, 1);
+  lua_settop(L, 2);
   lua_pushlightuserdata(L, bp_state_of(L));
-  lua_pushcclosure(L, call_kept, 2);
+  lua_insert(L, STATE);
+  lua_pushcclosure(L, call_kept, ROW);
   return 1;
 }
 
