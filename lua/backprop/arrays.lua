@@ -48,16 +48,20 @@ function functions.matrix(list, dtype, surplus)
   return core.stack(rows, dtype)
 end
 
---- y = y + a x in place, over arrays or whole structures. A number is changed in the table that holds it.
-function functions.axpy(a, x, y, surplus)
-  if surplus ~= nil then raise("bp.axpy: expected 3 arguments: a, x and y") end
-  if type(a) ~= "number" then raise("bp.axpy: argument 1: expected a number, got %s", tree.describe(a)) end
-  if tree.is_leaf(y) or not tree.is_branch(y) then
-    if kind(y) == "number" then
-      raise("bp.axpy: a bare number cannot be changed in place: put it in a table")
-    end
-    return core.axpy(a, x, y)
-  end
+local function add_axpy(plan, a, x, y)
+  local n = #plan
+  plan[n + 1], plan[n + 2], plan[n + 3], plan[n + 4] = "axpy", a, x, y
+end
+
+-- What y = y + a x means where all is simple: see alias.pairs.
+local function plan_pairs(a, apart)
+  local plan = {}
+  for k = 1, #apart, 2 do add_axpy(plan, a, apart[k + 1], apart[k]) end
+  return plan
+end
+
+-- The same for any two structures. Numbers are changed in the tables that hold them.
+local function plan_structures(a, x, y)
   local written = {}
   tree.visit(y, function(leaf)
     if tree.is_array(leaf) then alias.note(written, leaf) end
@@ -86,7 +90,7 @@ function functions.axpy(a, x, y, surplus)
     for _, key in ipairs(tree.keys(into, "bp.axpy")) do
       local part, addend = into[key], from[key]
       if tree.is_array(part) then
-        table.move({"axpy", a, addend, part}, 1, 4, #plan + 1, plan)
+        add_axpy(plan, a, addend, part)
       elseif tree.is_leaf(part) then
         local class, before = tree.class_of(part), sum[key] or part
         sum[key] = class and class.add(before, addend) or not class and before + addend
@@ -97,7 +101,21 @@ function functions.axpy(a, x, y, surplus)
     end
   end
   walk(y, addends)
-  core.commit(plan, "bp.axpy")
+  return plan
+end
+
+--- y = y + a x in place, over arrays or whole structures. A number is changed in the table that holds it.
+function functions.axpy(a, x, y, surplus)
+  if surplus ~= nil then raise("bp.axpy: expected 3 arguments: a, x and y") end
+  if type(a) ~= "number" then raise("bp.axpy: argument 1: expected a number, got %s", tree.describe(a)) end
+  if tree.is_leaf(y) or not tree.is_branch(y) then
+    if kind(y) == "number" then
+      raise("bp.axpy: a bare number cannot be changed in place: put it in a table")
+    end
+    return core.axpy(a, x, y)
+  end
+  local apart = alias.pairs(y, x)
+  core.commit(apart and plan_pairs(a, apart) or plan_structures(a, x, y), "bp.axpy")
 end
 
 --- Gives back every array of a structure now; a later use of one raises.

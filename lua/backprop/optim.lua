@@ -132,20 +132,44 @@ Plan.__index = Plan
 
 local function new_plan() return setmetatable({}, Plan) end
 
-function Plan:add(...)
-  local n = #self
-  for k = 1, select("#", ...) do self[n + k] = (select(k, ...)) end
-end
+-- The instructions of core.commit.
 
 -- holder[key] = value, where there is a value already.
-function Plan:set(holder, key, value) self:add("set", holder, key, value) end
+function Plan:set(holder, key, value)
+  local n = #self
+  self[n + 1], self[n + 2], self[n + 3], self[n + 4] = "set", holder, key, value
+end
 
--- x = x + a y, where x is the parameter or, of a number, `number`.
-function Plan:step(a, y, x, sort)
-  if sort == "number" then
+-- holder[key] = the first element of x.
+function Plan:take(holder, key, x)
+  local n = #self
+  self[n + 1], self[n + 2], self[n + 3], self[n + 4] = "take", holder, key, x
+end
+
+-- y = y + a x
+function Plan:axpy(a, x, y)
+  local n = #self
+  self[n + 1], self[n + 2], self[n + 3], self[n + 4] = "axpy", a, x, y
+end
+
+-- x = a x
+function Plan:scale(a, x)
+  local n = #self
+  self[n + 1], self[n + 2], self[n + 3] = "scale", a, x
+end
+
+function Plan:adam(x, g, m, v, beta1, beta2, rate, epsilon, decay, l2)
+  local n = #self
+  self[n + 1], self[n + 2], self[n + 3], self[n + 4], self[n + 5], self[n + 6] = "adam", x, g, m, v, beta1
+  self[n + 7], self[n + 8], self[n + 9], self[n + 10], self[n + 11] = beta2, rate, epsilon, decay, l2
+end
+
+-- x = x + a y for the parameter x, which may be a number.
+function Plan:step(a, y, x, is_number)
+  if is_number then
     self:set(self.holder, self.key, x + (a + 0.0) * y) -- a float, also of integers
   else
-    self:add("axpy", a, y, x)
+    self:axpy(a, y, x)
   end
 end
 
@@ -154,7 +178,7 @@ end
 local Optimiser = {__name = "optimiser"}
 Optimiser.__index = Optimiser
 
--- State by storage, or for numbers by the table and key that hold them.
+-- State by storage (for numbers by the table and key that hold them).
 local function state_of(self, item)
   local states = self.states
   if item.id then
@@ -170,6 +194,16 @@ local function state_of(self, item)
   local held = states[item.holder]
   held[item.key] = held[item.key] or {}
   return held[item.key]
+end
+
+-- The same of an array that no other shares storage with, found by its handle after the first time.
+local function state_of_array(self, parameter)
+  local state = self.by_handle[parameter]
+  if not state then
+    state = state_of(self, {parameter = parameter, id = core.storage_key(parameter, true)})
+    self.by_handle[parameter] = state
+  end
+  return state
 end
 
 local function check_self(self)
@@ -218,11 +252,16 @@ local function is_plain_descent(self)
   return descends(self) and self.weight_decay == 0
 end
 
---- Changes params in place. Nothing is changed if the structures do not fit.
-function Optimiser:step(params, grads)
-  check_self(self)
-  check_settings(self)
-  local plan = new_plan()
+-- What a step makes of parameters that are arrays, each in storage of its own: see alias.pairs.
+local function plan_pairs(self, plan, apart)
+  for k = 1, #apart, 2 do
+    local parameter = apart[k]
+    self.update(self, state_of_array(self, parameter), parameter, apart[k + 1], false, plan)
+  end
+end
+
+-- The same for any parameters.
+local function plan_structures(self, plan, params, grads)
   if not is_plain_descent(self) then refuse_overlaps(params) end
   for _, item in ipairs(parameters_of(params, grads)) do
     local class = tree.class_of(item.parameter)
@@ -236,11 +275,36 @@ function Optimiser:step(params, grads)
         plan:set(state, "velocity", velocity)
       end
     else
-      self.update(self, state_of(self, item), item.parameter, item.gradient, kind(item.parameter), plan)
+      self.update(self, state_of(self, item), item.parameter, item.gradient, kind(item.parameter) == "number", plan)
     end
+  end
+end
+
+local function step(self, params, grads)
+  local plan, apart = new_plan(), alias.pairs(params, grads)
+  if apart then
+    plan_pairs(self, plan, apart)
+  else
+    plan_structures(self, plan, params, grads)
   end
   plan:set(self, "steps", self.steps + 1)
   core.commit(plan, "bp.optim")
+  return apart
+end
+
+--- Changes params in place. Nothing is changed if the structures do not fit.
+function Optimiser:step(params, grads)
+  check_self(self)
+  check_settings(self)
+  step(self, params, grads)
+end
+
+local function release_all(gradients, apart)
+  if apart then
+    for k = 2, #apart, 2 do core.release(apart[k]) end
+  else
+    tree.visit(gradients, function(leaf) if kind(leaf) ~= "number" and kind(leaf) then core.release(leaf) end end)
+  end
 end
 
 --- Gradient and update as one; returns the loss.
@@ -259,8 +323,7 @@ function Optimiser:minimize(f, params, ...)
     end
   end
   local loss, gradients = grad.value_and_grad(f, nil, "bp.optim")(params, ...)
-  self:step(params, gradients)
-  tree.visit(gradients, function(leaf) if kind(leaf) ~= "number" and kind(leaf) then core.release(leaf) end end)
+  release_all(gradients, step(self, params, gradients))
   return loss
 end
 
@@ -271,7 +334,7 @@ local function new(name, options, defaults, update)
   end
   local self = {
     name = name, settings = {}, defaults = defaults, update = update, decoupled = false,
-    states = setmetatable({}, {__mode = "k"}), steps = 0,
+    states = setmetatable({}, {__mode = "k"}), by_handle = setmetatable({}, {__mode = "k"}), steps = 0,
   }
   for key, value in pairs(defaults) do self[key] = value end
   for key, value in pairs(options or {}) do
@@ -307,21 +370,21 @@ end
 
 local function zero_like(parameter) return tree.zero(parameter) end
 
-local function sgd_update(self, state, parameter, gradient, sort, plan)
+local function sgd_update(self, state, parameter, gradient, is_number, plan)
   gradient = decayed(self, parameter, gradient)
-  if self.momentum == 0 then return plan:step(-self.lr, gradient, parameter, sort) end
+  if self.momentum == 0 then return plan:step(-self.lr, gradient, parameter, is_number) end
   state.velocity = state.velocity or zero_like(parameter)
   local velocity, mu = state.velocity, self.momentum
-  if sort == "number" then
+  if is_number then
     velocity = mu * velocity + gradient
     plan:set(state, "velocity", velocity)
-    return plan:step(-self.lr, self.nesterov and gradient + mu * velocity or velocity, parameter, sort)
+    return plan:step(-self.lr, self.nesterov and gradient + mu * velocity or velocity, parameter, is_number)
   end
-  plan:add("scale", mu, velocity)
-  plan:add("axpy", 1, gradient, velocity)
-  if not self.nesterov then return plan:step(-self.lr, velocity, parameter, sort) end
-  plan:step(-self.lr, gradient, parameter, sort)
-  plan:step(-self.lr * mu, velocity, parameter, sort)
+  plan:scale(mu, velocity)
+  plan:axpy(1, gradient, velocity)
+  if not self.nesterov then return plan:step(-self.lr, velocity, parameter, is_number) end
+  plan:step(-self.lr, gradient, parameter, is_number)
+  plan:step(-self.lr * mu, velocity, parameter, is_number)
 end
 
 --- lr (0.01), momentum (0), nesterov (false), weight_decay (0, added to the gradient times the parameter).
@@ -332,9 +395,9 @@ function optim.sgd(options)
 end
 
 -- A number goes the way of an array of one element, so that there is one formula.
-local function adam_update(self, state, parameter, gradient, sort, plan)
+local function adam_update(self, state, parameter, gradient, is_number, plan)
   local x, g = parameter, gradient
-  if sort == "number" then x, g = core.vector({parameter}), core.vector({gradient}) end
+  if is_number then x, g = core.vector({parameter}), core.vector({gradient}) end
   state.m = state.m or zero_like(x)
   state.v = state.v or zero_like(x)
   state.steps = state.steps or 0
@@ -343,9 +406,9 @@ local function adam_update(self, state, parameter, gradient, sort, plan)
   local decay, l2 = 1, self.weight_decay
   if self.decoupled then decay, l2 = 1 - self.lr * self.weight_decay, 0 end
   plan:set(state, "steps", steps)
-  plan:add("adam", x, g, state.m, state.v, self.beta1, self.beta2, self.lr * correction2 / correction1,
+  plan:adam(x, g, state.m, state.v, self.beta1, self.beta2, self.lr * correction2 / correction1,
     self.eps * correction2, decay, l2)
-  if sort == "number" then plan:add("take", plan.holder, plan.key, x) end
+  if is_number then plan:take(plan.holder, plan.key, x) end
 end
 
 --- lr (0.001), beta1 (0.9), beta2 (0.999), eps (1e-8), weight_decay (0, added to the gradient times the parameter).
@@ -362,16 +425,16 @@ function optim.adamw(options)
 end
 
 -- x = x - lr g / (sqrt(average) + eps).
-local function divided_step(self, average, parameter, gradient, sort, plan)
-  plan:step(-self.lr, gradient / (core.sqrt(average) + self.eps), parameter, sort)
+local function divided_step(self, average, parameter, gradient, is_number, plan)
+  plan:step(-self.lr, gradient / (core.sqrt(average) + self.eps), parameter, is_number)
 end
 
-local function rmsprop_update(self, state, parameter, gradient, sort, plan)
+local function rmsprop_update(self, state, parameter, gradient, is_number, plan)
   gradient = decayed(self, parameter, gradient)
   state.average = state.average or zero_like(parameter)
   local average = state.average * self.alpha + core.square(gradient) * (1 - self.alpha)
   plan:set(state, "average", average)
-  divided_step(self, average, parameter, gradient, sort, plan)
+  divided_step(self, average, parameter, gradient, is_number, plan)
 end
 
 --- lr (0.01), alpha (0.99), eps (1e-8), weight_decay (0).
@@ -379,12 +442,12 @@ function optim.rmsprop(options)
   return new("rmsprop", options, {lr = 0.01, alpha = 0.99, eps = 1e-8, weight_decay = 0}, rmsprop_update)
 end
 
-local function adagrad_update(self, state, parameter, gradient, sort, plan)
+local function adagrad_update(self, state, parameter, gradient, is_number, plan)
   gradient = decayed(self, parameter, gradient)
   state.sum = state.sum or zero_like(parameter)
   local sum = state.sum + core.square(gradient)
   plan:set(state, "sum", sum)
-  divided_step(self, sum, parameter, gradient, sort, plan)
+  divided_step(self, sum, parameter, gradient, is_number, plan)
 end
 
 --- lr (0.01), eps (1e-10), weight_decay (0).

@@ -119,6 +119,10 @@ local function arithmetic(symbol, operate)
 
   return function(a, b)
     local type_a, type_b = tree.record_type(a), tree.record_type(b)
+    if type_a and type_a == type_b or type_a and kind(b) == "number" or type_b and kind(a) == "number" then
+      local ran, result = pcall(core.arithmetic, symbol, a, b)
+      if ran then return result end
+    end
     if type_a and type_a == type_b then return tree.map_at(name, apply_pair, a, b) end
     if type_a and kind(b) == "number" then return tree.map(name, function(x) return apply(x, b) end, a) end
     if type_b and kind(a) == "number" then return tree.map(name, function(y) return apply(a, y) end, b) end

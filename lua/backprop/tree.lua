@@ -417,6 +417,10 @@ end
 
 function tree.add(x, y, surplus)
   if surplus ~= nil then raise("bp.add: expected 2 arguments") end
+  if type(x) == "table" and type(y) == "table" then
+    local ran, sum = pcall(core.arithmetic, "+", x, y, true)
+    if ran then return sum end
+  end
   return tree.map_at("bp.add", add_leaves, x, y)
 end
 

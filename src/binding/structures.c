@@ -1,5 +1,5 @@
-/* What every gradient call does with structures: tracking arguments, collecting gradients, taking values. Each is a visit
- * of all leaves by the walk of walk.c. */
+/* What every gradient call and every step does with structures: tracking arguments, collecting gradients, taking values,
+ * pairing parameters with gradients, arithmetic. Each is a visit of all leaves by the walk of walk.c. */
 #include "walk.h"
 
 /* The path names the leaf in all that can be wrong with it. */
@@ -72,7 +72,7 @@ static void track_leaf(bp_walk *w, bp_sort what, int index, int other) {
   }
   bp_index leaf = 0;
   BP_TRY(L, w->s, add_leaf(w, index, other, &leaf));
-  bp_push_variable_with(L, w->s, w->box, leaf, w->metatable);
+  bp_push_variable_with(L, w->s, w->box, leaf, w->own);
 }
 
 static void untrack(bp_walk *w) {
@@ -98,9 +98,9 @@ static int track(lua_State *L) {
   w.name = luaL_checkstring(L, 2);
   w.updates = lua_toboolean(L, 5);
   walk_beside(&w, 3);
-  w.metatable = 3;
+  w.own = 3;
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->variable_metatable);
-  lua_insert(L, w.metatable);
+  lua_insert(L, w.own);
   bp_walk_run(&w);
   lua_pushinteger(L, (lua_Integer)w.count);
   lua_pushboolean(L, w.instances);
@@ -170,6 +170,101 @@ static int values(lua_State *L) {
   return 1;
 }
 
+/* ---- the short way for two structures ---------------------------------------------------------------------------- */
+
+/* What follows serves the usual case only, and gives up, by an error that nobody sees, where a structure is anything
+ * else or anything is wrong: then the Lua side does all of it, in its own words. */
+static void give_up(lua_State *L) {
+  lua_pushnil(L);
+  lua_error(L);
+}
+
+/* Adds an array and what is to change it to the list. */
+static void pair_leaf(bp_walk *w, bp_sort what, int index, int other) {
+  lua_State *L = w->L;
+  const bp_handle *x = bp_handle_at(L, w->s, index), *y = bp_handle_at(L, w->s, other);
+  const lua_Integer length = 2 * (lua_Integer)w->count;
+  if (what != BP_LEAF || x == NULL || y == NULL) give_up(L);
+  if (!bp_same_shape(&x->array, &y->array) || x->array.dtype != y->array.dtype || x->array.rank == 0) give_up(L);
+  lua_pushvalue(L, index);
+  lua_rawseti(L, w->own, length - 1);
+  lua_pushvalue(L, other);
+  lua_rawseti(L, w->own, length);
+  lua_pushnil(L);
+}
+
+static void forget_pairs(bp_walk *w) {
+  lua_newtable(w->L);
+  lua_replace(w->L, w->own);
+}
+
+/* Gives up if storage that is written (every other of the list at index 1, from the first) is that of anything else. */
+static void check_apart(lua_State *L, bp_state *s) {
+  const lua_Integer length = (lua_Integer)lua_rawlen(L, 1);
+  if (length == 0) give_up(L);
+  lua_createtable(L, 0, (int)(length / 2));
+  for (int first = 1; first <= 2; first++)
+    for (lua_Integer k = first; k <= length; k += 2) {
+      lua_rawgeti(L, 1, k);
+      const bp_handle *handle = bp_handle_at(L, s, -1);
+      const bp_buffer *buffer = handle->array.buffer;
+      if (handle->array.rank == 0 || (buffer != NULL && buffer->loan != NULL)) give_up(L);
+      if (buffer != NULL && lua_rawgetp(L, 2, buffer) != LUA_TNIL) give_up(L);
+      if (buffer != NULL && first == 1) {
+        lua_pushboolean(L, true);
+        lua_rawsetp(L, 2, buffer);
+      }
+      lua_settop(L, 2);
+    }
+  lua_settop(L, 1);
+}
+
+/* core.array_pairs(x, y): the list x1, y1, x2, y2, ... of the leaves of two structures, all of them arrays that go
+ * together, and each x of a storage that no other has; gives up on all else. */
+static int array_pairs(lua_State *L) {
+  bp_walk w = {.L = L, .s = bp_state_of(L), .visit = pair_leaf, .undo = forget_pairs, .paired = true, .own = 1};
+  w.name = "backprop";
+  lua_settop(L, 2);
+  lua_newtable(L);
+  lua_insert(L, w.own);
+  bp_walk_run(&w);
+  lua_settop(L, 1);
+  check_apart(L, w.s);
+  return 1;
+}
+
+/* A leaf as an operand: of an addition that counts in floats, as operations do, an integer as one. */
+static void push_operand(bp_walk *w, int index) {
+  if (w->floats && lua_isinteger(w->L, index))
+    lua_pushnumber(w->L, lua_tonumber(w->L, index));
+  else
+    lua_pushvalue(w->L, index);
+}
+
+/* The leaf and the one beside it, or the number. */
+static void arithmetic_leaf(bp_walk *w, bp_sort what, int index, int other) {
+  if (what != BP_LEAF) give_up(w->L);
+  push_operand(w, w->number_first ? w->own : index);
+  push_operand(w, w->number_first ? index : w->paired ? other : w->own);
+  lua_arith(w->L, w->operation);
+}
+
+/* core.arithmetic(symbol, x, y [, floats]): leaf by leaf, of two structures, or of one and a number; gives up on
+ * instances, and where an operation raises. */
+static int arithmetic(lua_State *L) {
+  bp_walk w = {.L = L, .s = bp_state_of(L), .visit = arithmetic_leaf, .undo = undo_nothing, .own = 2};
+  const char symbol = *luaL_checkstring(L, 1);
+  w.name = "backprop";
+  w.operation = symbol == '+' ? LUA_OPADD : symbol == '-' ? LUA_OPSUB : symbol == '*' ? LUA_OPMUL : LUA_OPDIV;
+  w.floats = lua_toboolean(L, 4);
+  lua_settop(L, 3);
+  w.number_first = lua_type(L, 2) != LUA_TTABLE;
+  w.paired = !w.number_first && lua_type(L, 3) == LUA_TTABLE;
+  if (!w.number_first && !w.paired) lua_insert(L, 2);
+  bp_walk_run(&w);
+  return 1;
+}
+
 /* ---- fields of records ------------------------------------------------------------------------------------------- */
 
 static int finish_view(lua_State *L, int status, lua_KContext context) {
@@ -220,7 +315,9 @@ static int set_known(lua_State *L) {
 }
 
 void bp_open_structures(lua_State *L, bp_state *s) {
-  static const luaL_Reg functions[] = {{"values", values}, {"viewer", viewer}, {"set_known", set_known}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"values", values},         {"viewer", viewer},
+                                       {"set_known", set_known},   {"array_pairs", array_pairs},
+                                       {"arithmetic", arithmetic}, {NULL, NULL}};
   static const luaL_Reg methods[] = {{"track", track}, {"collect", collect}, {"outcome", outcome}, {NULL, NULL}};
   bp_set_functions(L, s, functions);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->tape_metatable);

@@ -27,8 +27,10 @@ struct bp_walk {
   bp_box *box;             /* the tape, where there is one */
   bp_index tracked_before; /* leaves of the tape */
   bool updates;            /* leaves will be changed in place: they must be writable */
-  int metatable;           /* of variables: a stack index */
-  size_t count;            /* of leaves visited, and of those before */
+  int own;                 /* a stack index of the caller's, below the structure */
+  int operation;           /* of arithmetic, as lua_arith has it */
+  bool number_first, floats;
+  size_t count; /* of leaves visited, and of those before */
   /* Undoes the visits of a walk that begins again: most structures are trees of few branches, and only where a branch is
    * met twice, or there are many, a table is needed to find the copies of those before. NULL: it cannot be undone. */
   void (*undo)(bp_walk *w);
