@@ -2,12 +2,12 @@
 -- of numbers and of vectors, beside a C program that keeps every intermediate (bench/chain.c); and records of 3, 30 and
 -- 300 numbers, flat and in three parts (of one number, of ten, of ten parts of ten), each field read once or ten times,
 -- or every other field once, with the additions and zero fills that bp.stats counts. Every time is that of a whole call
--- of the gradient.
+-- of the gradient. Then what is done to whole records of small vectors: steps of optimisers, axpy, arithmetic.
 --
 --   lua5.4 bench/overhead.lua [--csv FILE] [--rounds N] [--seconds S]
 --
 -- CSV: kind is a chain of numbers, of tracked numbers (the constants too) or of vectors, or a flat or nested record;
--- size in elements or fields; reads of each field that is read; unread, the fields that are not; operations, those
+-- or one of the calls on a record; size in elements or fields; reads of each field that is read; unread, the fields that are not; operations, those
 -- recorded; library_us and c_us of a call; per_operation_ns; per_leaf_ns; over_ns, an operation's time beyond C's;
 -- ratio to C; additions and zero_fills, and what the design promises.
 
@@ -149,3 +149,48 @@ for i, time in ipairs(interleave(calls)) do
     row.promised_zero_fills))
   write(row)
 end
+
+-- ---- Steps ----
+
+-- A record like another, of vectors of ten elements.
+local function vectors(record_of_numbers)
+  return bp.map(function() return bp.full(0.5, 10) end, record_of_numbers)
+end
+
+local function loss(net)
+  local total = 0
+  for _, leaf in ipairs(bp.leaves(net)) do total = total + bp.sum(leaf) end
+  return total
+end
+
+local function steps(size)
+  local _, _, value = nested(size)
+  local net, gradient = vectors(value), vectors(value)
+  local sgd, momentum, adam = bp.optim.sgd{ lr = 0 }, bp.optim.sgd{ lr = 0, momentum = 0.9 }, bp.optim.adam{ lr = 0 }
+  local value_and_grad = bp.value_and_grad(loss, { into = bp.zero(net) })
+  return {
+    { "gradient", function() value_and_grad(net) end },
+    { "sgd minimize", function() sgd:minimize(loss, net) end },
+    { "adam minimize", function() adam:minimize(loss, net) end },
+    { "sgd step", function() sgd:step(net, gradient) end },
+    { "momentum step", function() momentum:step(net, gradient) end },
+    { "adam step", function() adam:step(net, gradient) end },
+    { "axpy", function() bp.axpy(0, gradient, net) end },
+    { "net - 0.1 g", function() return net - 0.1 * gradient end },
+  }
+end
+
+print("\nsteps of nested records of vectors of 10 elements; ns per vector, all told")
+print(("%-14s %10s %10s %10s"):format("", "3", "30", "300"))
+local tables = {}
+for k, size in ipairs{ 3, 30, 300 } do
+  local cases, functions = steps(size), {}
+  for i, case in ipairs(cases) do functions[i] = case[2] end
+  for i, time in ipairs(interleave(functions)) do
+    local each = 1000 * time.median / size
+    tables[i] = tables[i] or { cases[i][1] }
+    tables[i][k + 1] = each
+    write{ kind = cases[i][1], size = size, library_us = time.median, per_leaf_ns = each }
+  end
+end
+for _, row in ipairs(tables) do print(("%-14s %10.1f %10.1f %10.1f"):format(table.unpack(row))) end
