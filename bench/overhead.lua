@@ -6,10 +6,10 @@
 --
 --   lua5.4 bench/overhead.lua [--csv FILE] [--rounds N] [--seconds S]
 --
--- CSV: kind is a chain of numbers, of tracked numbers (the constants too) or of vectors, or a flat or nested record;
--- or one of the calls on a record; size in elements or fields; reads of each field that is read; unread, the fields that are not; operations, those
--- recorded; library_us and c_us of a call; per_operation_ns; per_leaf_ns; over_ns, an operation's time beyond C's;
--- ratio to C; additions and zero_fills, and what the design promises.
+-- CSV: kind is a chain of numbers, of tracked numbers (the constants too) or of vectors, a flat or nested record, or
+-- what is done to one; size in elements or fields; reads of each field that is read; unread, the fields that are not;
+-- operations, those recorded; library_us and c_us of a call; per_operation_ns; per_leaf_ns; over_ns, what an operation
+-- takes beyond C; ratio to C; additions and zero_fills, and what the design promises.
 
 package.path = (arg[0]:match("^(.*/)") or "./") .. "?.lua;" .. package.path
 local options = require "options"
