@@ -18,20 +18,6 @@ local op = {}
 
 -- Flattening ------------------------------------------------------------------------------------------------------
 
--- Appends the leaves of x to a list; true if one of them is tracked.
-local function append_leaves(list, x, name)
-  if kind(x) then
-    list[#list + 1] = x
-    return tracked(x, name)
-  end
-  local any = false
-  tree.visit(x, function(leaf)
-    list[#list + 1] = leaf
-    any = tracked(leaf, name) or any
-  end, name)
-  return any
-end
-
 -- The structure of x with leaves[before + 1], ... for leaves; returns the last number used.
 local function replace_leaves(x, leaves, before, name)
   if kind(x) then return leaves[before + 1], before + 1 end
@@ -78,6 +64,13 @@ local function number_leaves(argument, before, name)
   return numbers
 end
 
+-- "argument 1.layers[2].w"
+local function path_of(trail, depth)
+  local path = "argument " .. trail[1]
+  for i = 2, depth do path = tree.join(path, trail[i]) end
+  return path
+end
+
 local function check_leaf(name, argument, gradient, path)
   local fits = gradient == nil or tree.is_leaf(gradient) and tree.class_of(gradient) == tree.class_of(argument)
   if not fits then
@@ -86,45 +79,56 @@ local function check_leaf(name, argument, gradient, path)
   end
 end
 
-local function take_leaf(entry, argument, gradient, gradients, number, path)
-  check_leaf(entry.name, argument, gradient, path)
+local function take_leaf(entry, argument, gradient, gradients, number, trail, depth)
+  if gradient ~= nil and kind(gradient) ~= kind(argument) or not kind(argument) then
+    check_leaf(entry.name, argument, gradient, path_of(trail, depth))
+  end
   local before = gradients[number]
   gradients[number] = before and gradient and tree.sum(before, gradient) or gradient or before or false
 end
 
+local function contains(list, value)
+  for i = 1, #list do
+    if list[i] == value then return true end
+  end
+  return false
+end
+
 -- Puts the leaves of one gradient into the list of all, beside those of its argument, which is plain. The leaves of a
 -- branch at two paths are inputs once: `seen` has the branches of this argument and their gradients, and one that is
--- another than the first is added to it, by the `numbers` of the leaves.
-local function take_apart(entry, argument, gradient, gradients, before, path, seen, numbers)
+-- another than the first is added to it, by the `numbers` of the leaves. trail[1..depth] leads to the argument.
+local function take_apart(entry, argument, gradient, gradients, before, trail, depth, seen, numbers)
   if tree.is_leaf(argument) then
-    take_leaf(entry, argument, gradient, gradients, before + 1, path)
+    take_leaf(entry, argument, gradient, gradients, before + 1, trail, depth)
     return before + 1
   elseif not tree.is_branch(argument) then
     return before
   end
   if gradient ~= nil and not tree.is_branch(gradient) then
-    raise("%s: the pullback's gradient of %s must be a table like it, got %s", entry.name, path,
+    raise("%s: the pullback's gradient of %s must be a table like it, got %s", entry.name, path_of(trail, depth),
       tree.describe(gradient))
   end
   if not numbers then
     if seen[argument] ~= nil then
       if gradient == nil or rawequal(gradient, seen[argument]) then return before end
-      take_apart(entry, argument, gradient, gradients, 0, path, seen, seen.numbers())
+      take_apart(entry, argument, gradient, gradients, 0, trail, depth, seen, seen.numbers())
       return before
     end
     seen[argument] = gradient or false
   end
-  local known = {}
-  for _, key in ipairs(tree.keys(argument, entry.name)) do
-    known[key] = true
-    local part
+  local keys = tree.keys(argument, entry.name)
+  for i = 1, #keys do
+    local key, part = keys[i], nil
     if gradient ~= nil then part = rawget(gradient, key) end
     local start = numbers and (numbers[argument][key] or 1) - 1 or before
-    before = take_apart(entry, argument[key], part, gradients, start, tree.join(path, key), seen, numbers)
+    trail[depth + 1] = key
+    before = take_apart(entry, argument[key], part, gradients, start, trail, depth + 1, seen, numbers)
   end
   for key, part in next, gradient or {} do
-    if not known[key] and part ~= nil and rawget(argument, key) == nil then
-      raise("%s: the pullback's gradient has a part %s that the argument has not", entry.name, tree.join(path, key))
+    if part ~= nil and rawget(argument, key) == nil and not contains(keys, key) then
+      trail[depth + 1] = key
+      raise("%s: the pullback's gradient has a part %s that the argument has not", entry.name,
+        path_of(trail, depth + 1))
     end
   end
   return before
@@ -140,11 +144,12 @@ end
 local function pullback(entry, cotangents)
   local returned = table.pack(entry.pullback(cotangent_of(entry, cotangents), entry.needs))
   check_count(entry.name, returned.n, entry.arguments.n)
-  local gradients, before = {}, 0
+  local gradients, trail, before = {}, {}, 0
   for position = 1, entry.arguments.n do
     local argument, start = entry.arguments[position], before
     local seen = not kind(argument) and {numbers = function() return number_leaves(argument, start, entry.name) end}
-    before = take_apart(entry, argument, returned[position], gradients, before, "argument " .. position, seen)
+    trail[1] = position
+    before = take_apart(entry, argument, returned[position], gradients, before, trail, 1, seen)
   end
   return gradients
 end
@@ -163,20 +168,22 @@ end
 
 -- Calls -----------------------------------------------------------------------------------------------------------
 
--- Whether an argument is tracked; its leaves are appended to `inputs`.
-local function read_arguments(arguments, inputs, name)
-  local any, needs = false, {}
+-- Appends the leaves of all arguments to `inputs`; returns whether some are tracked, which ones, and the arguments with
+-- plain values.
+local function split_arguments(name, inputs, arguments)
+  local any, needs, plain = false, {}, {n = arguments.n}
   for position = 1, arguments.n do
-    needs[position] = append_leaves(inputs, arguments[position], name)
+    needs[position], plain[position] = core.split(name, inputs, arguments[position])
     any = any or needs[position]
   end
-  return any, needs
+  return any, needs, plain
 end
 
-local function plain_arguments(arguments)
-  local plain = {n = arguments.n}
-  for position = 1, arguments.n do plain[position] = grad.value(arguments[position]) end
-  return plain
+-- Copies of all tables.
+local function copies(arguments)
+  local kept = {n = arguments.n}
+  for position = 1, arguments.n do kept[position] = grad.value(arguments[position]) end
+  return kept
 end
 
 local function check_pullback(name, back)
@@ -189,21 +196,21 @@ end
 -- pullback}. Of the tables that the forward has had, and may change, the entry has copies.
 local function record(entry, inputs, seconds)
   local name, result, results = entry.name, entry.result, {}
-  if append_leaves(results, result, name) then raise("%s: the forward must return plain values", name) end
+  local is_tracked, kept = core.split(name, results, result)
+  if is_tracked then raise("%s: the forward must return plain values", name) end
+  entry.result = kept
   if #results == 0 then
     raise("%s: the forward must return a number, an array or a structure of them, got %s", name, tree.describe(result))
   end
-  entry.result = grad.value(result)
   return (replace_leaves(result, core.record(entry.row, entry, inputs, results, seconds), 0, name))
 end
 
 -- Called by the core for arguments that are not all numbers and arrays.
 local function call(row, name, forward, ...)
   local arguments, inputs = table.pack(...), {}
-  local any, needs = read_arguments(arguments, inputs, name)
+  local any, needs, plain = split_arguments(name, inputs, arguments)
   if not any then return (forward(...)) end
-  local plain = plain_arguments(arguments)
-  local kept = plain_arguments(plain)
+  local kept = copies(plain)
   local start = core.timing() and core.clock()
   local result, back = forward(table.unpack(plain, 1, plain.n))
   local seconds = start and core.clock() - start
@@ -215,9 +222,9 @@ end
 -- Called by the core for a result that is no number or array, of arguments that are.
 local function structured_result(row, name, seconds, result, back, ...)
   local arguments, inputs = table.pack(...), {}
-  local _, needs = read_arguments(arguments, inputs, name)
-  return record({name = name, row = row, arguments = plain_arguments(arguments), needs = needs, result = result,
-    pullback = back}, inputs, seconds)
+  local _, needs, plain = split_arguments(name, inputs, arguments)
+  return record({name = name, row = row, arguments = plain, needs = needs, result = result, pullback = back}, inputs,
+    seconds)
 end
 
 core.set_functions {

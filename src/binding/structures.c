@@ -76,7 +76,7 @@ static void track_leaf(bp_walk *w, bp_sort what, int index, int other) {
 }
 
 static void untrack(bp_walk *w) {
-  bp_tape_forget(&w->box->tape, w->tracked_before);
+  bp_tape_forget(&w->box->tape, (bp_index)w->before);
   w->box->thorough = true;
 }
 
@@ -94,7 +94,7 @@ static void walk_beside(bp_walk *w, int index) {
 static int track(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_walk w = {.L = L, .s = s, .visit = track_leaf, .undo = untrack, .box = bp_check_tape(L, s)};
-  w.tracked_before = w.box->tape.leaf_count;
+  w.before = w.box->tape.leaf_count;
   w.name = luaL_checkstring(L, 2);
   w.updates = lua_toboolean(L, 5);
   walk_beside(&w, 3);
@@ -168,6 +168,34 @@ static int values(lua_State *L) {
   lua_pushvalue(L, 1);
   bp_walk_run(&w);
   return 1;
+}
+
+/* Adds the leaf to the list. */
+static void split_leaf(bp_walk *w, bp_sort what, int index, int other) {
+  w->tracked = w->tracked || bp_variable_at(w->L, w->s, index) != NULL;
+  lua_pushvalue(w->L, index);
+  lua_rawseti(w->L, w->own, (lua_Integer)w->count);
+  value_leaf(w, what, index, other);
+}
+
+static void unsplit(bp_walk *w) {
+  for (size_t k = (size_t)lua_rawlen(w->L, w->own); k > w->before; k--) {
+    lua_pushnil(w->L);
+    lua_rawseti(w->L, w->own, (lua_Integer)k);
+  }
+  w->tracked = false;
+}
+
+/* core.split(name, list, x): adds the leaves of x to the list; returns whether one is tracked, and x with plain values. */
+static int split(lua_State *L) {
+  bp_walk w = {.L = L, .s = bp_state_of(L), .visit = split_leaf, .undo = unsplit, .own = 2};
+  w.name = luaL_checkstring(L, 1);
+  w.count = w.before = (size_t)lua_rawlen(L, w.own);
+  lua_settop(L, 3);
+  bp_walk_run(&w);
+  lua_pushboolean(L, w.tracked);
+  lua_insert(L, -2);
+  return 2;
 }
 
 /* ---- the short way for two structures ---------------------------------------------------------------------------- */
@@ -315,9 +343,9 @@ static int set_known(lua_State *L) {
 }
 
 void bp_open_structures(lua_State *L, bp_state *s) {
-  static const luaL_Reg functions[] = {{"values", values},         {"viewer", viewer},
-                                       {"set_known", set_known},   {"array_pairs", array_pairs},
-                                       {"arithmetic", arithmetic}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"values", values},           {"split", split},           {"viewer", viewer}, {"set_known", set_known},
+      {"array_pairs", array_pairs}, {"arithmetic", arithmetic}, {NULL, NULL}};
   static const luaL_Reg methods[] = {{"track", track}, {"collect", collect}, {"outcome", outcome}, {NULL, NULL}};
   bp_set_functions(L, s, functions);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->tape_metatable);

@@ -24,11 +24,11 @@ struct bp_walk {
   /* Pushes what takes the place of the leaf at an index; it stands at the top of the stack, or of a paired walk below the
    * one beside it, at `other` (else 0). */
   void (*visit)(bp_walk *w, bp_sort what, int index, int other);
-  bp_box *box;             /* the tape, where there is one */
-  bp_index tracked_before; /* leaves of the tape */
-  bool updates;            /* leaves will be changed in place: they must be writable */
-  int own;                 /* a stack index of the caller's, below the structure */
-  int operation;           /* of arithmetic, as lua_arith has it */
+  bp_box *box;   /* the tape, where there is one */
+  size_t before; /* of leaves, those that were there when the walk began */
+  bool updates;  /* leaves will be changed in place: they must be writable */
+  int own;       /* a stack index of the caller's, below the structure */
+  int operation; /* of arithmetic, as lua_arith has it */
   bool number_first, floats;
   size_t count; /* of leaves visited, and of those before */
   /* Undoes the visits of a walk that begins again: most structures are trees of few branches, and only where a branch is
@@ -37,6 +37,7 @@ struct bp_walk {
   bool thorough; /* begin with the table */
   /* Found. */
   bool instances; /* whether some leaf was an instance */
+  bool tracked;   /* by split: whether some leaf was a variable */
   /* The walk's own: stack indices, and frames. */
   int known; /* what is known of metatables */
   int seen;  /* of a thorough walk the copies by their sources, false while a branch is being walked */
