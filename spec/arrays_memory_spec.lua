@@ -172,6 +172,18 @@ describe("in-place calls", function()
     raises("fill", v.fill, v)
   end)
 
+  it("release gives back all arrays of a structure, or, where one is tracked, none", function()
+    local v, m = bp.ones(3), bp.ones(2, 2)
+    bp.grad(function(x)
+      raises("bp.release: a tracked value cannot be released", bp.release, { v, { m, x } })
+      return bp.sum(x)
+    end)(bp.ones(2))
+    same({ 1, 1, 1 }, v)
+    bp.release{ v, 3, "text", { again = v, m } }
+    raises("released", function() return v + 1 end)
+    raises("released", function() return m + 1 end)
+  end)
+
   it("axpy adds a multiple, over structures too", function()
     for _, dtype in ipairs(help.dtypes) do
       local x, y = bp.vector({ 1, 2, 3 }, dtype), bp.vector({ 10, 20, 30 }, dtype)

@@ -122,12 +122,11 @@ end
 function functions.release(x, surplus)
   if x == nil then raise("bp.release: expected a structure of arrays, got nil") end
   if surplus ~= nil then raise("bp.release: expected one structure: bp.release{x, y} gives back several") end
-  tree.visit(x, function(leaf)
-    local sort = kind(leaf)
-    if sort == "number" or sort == nil or sort == "released" then return end
-    if core.tracked(leaf) then raise("bp.release: a tracked value cannot be released") end
-    core.release(leaf)
-  end, "bp.release")
+  local leaves = {}
+  if core.split("bp.release", leaves, x) then raise("bp.release: a tracked value cannot be released") end
+  for i = 1, #leaves do
+    if tree.is_array(leaves[i]) then core.release(leaves[i]) end
+  end
 end
 
 --- The list of all rows of a matrix, as vectors that share its memory.
