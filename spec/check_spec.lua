@@ -63,6 +63,16 @@ describe("bp.check on right gradients", function()
     raises("bp.check: argument 1[1]", bp.check, function(x) return bp.sum(wrong_log(x)) end, bp.vector{ 1e-6 })
   end)
 
+  it("P34: says so where f is not the same in every call", function()
+    local r = bp.rng(1)
+    local wrong = bp.op(function(x) return x * x, function(d) return 5 * d * x end end)
+    for _ = 1, 50 do
+      raises("bp.check: f gives different values for the same arguments", bp.check,
+        function(x) return bp.sum(wrong(x)) * r:uniform(0.9, 1.1) end, v)
+    end
+    bp.check(function(x) return bp.sum(x * bp.rng(1):bernoulli(0.5, 3)) end, v)
+  end)
+
   it("P34: says so where there is nothing that it could compare", function()
     raises("bp.check: the arguments hold no number or array", bp.check, function() return 1 end)
     raises("bp.check: the arguments hold no number or array", bp.check, function() return 1 end, { "text", {} })

@@ -339,11 +339,14 @@ describe("bp.data.csv takes nothing for a number that is another", function()
     end
   end)
 
-  it("hexadecimal integers do not wrap around, and what is too large is no number", function()
+  it("hexadecimal integers do not wrap around, and what is too large for the dtype is refused", function()
     assert.same({ { 2 ^ 65 - 2 ^ 0, 2 }, { 16, -10 } },
       bp.data.csv(file "0x1ffffffffffffffff,2\n0x10,-0xA\n"):totable())
     local ok, message = pcall(bp.data.csv, file "1,2\n1e400,2\n")
-    assert(not ok and message:find("is not a number", 1, true), message)
+    assert(not ok and message:find("is too large for f64", 1, true), message)
     assert(not pcall(bp.data.csv, file "1e400\n1\n")) -- nor the name of a column
+    ok, message = pcall(bp.data.csv, file "1,2\n3.5e38,2\n", { dtype = "f32" })
+    assert(not ok and message:find(":2: field 1 (\"3.5e38\") is too large for f32", 1, true), message)
+    assert.same({ { 0x1.fffffep127 } }, bp.data.csv(file "0x1.fffffefffffffp127", { dtype = "f32" }):totable())
   end)
 end)

@@ -16,7 +16,7 @@ local network = require "support.long_run".network
 describe("P17: bytes in use return", function()
   local net, loss = network(1)
   local x, object = bp.vector{ 1, -1 }, {}
-  local breaks = bp.op(function(v) return v * 2 end, function() error(object) end)
+  local breaks = bp.op(function(v) return v * 2, function() error(object) end end)
   local function raise() error(object) end
   local calls = {
     ["a gradient"] = function() bp.grad(loss)(net, x, 1) end,

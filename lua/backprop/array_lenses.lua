@@ -7,6 +7,7 @@ differentiable operations: linear in the array, and the gradient goes to the old
 
 local core = require "backprop.core"
 local lens = require "backprop.lens"
+local tree = require "backprop.tree"
 
 local kind, raise = core.kind, core.raise
 
@@ -56,7 +57,8 @@ local function array_step(call, where, expects, accepts, get, put)
 end
 
 --- Element i of a vector, or i, j of a matrix: a number.
-function array_lenses.element_at(i, j)
+function array_lenses.element_at(i, j, surplus)
+  tree.no_more("bp.element_at", 2, surplus)
   i, j = position("bp.element_at", i), j ~= nil and position("bp.element_at", j) or nil
   if not j then
     return array_step("element_at", i, ("a vector of at least %d elements"):format(i),
@@ -77,7 +79,8 @@ function array_lenses.element_at(i, j)
 end
 
 --- Row i of a matrix: a vector.
-function array_lenses.row_at(i)
+function array_lenses.row_at(i, surplus)
+  tree.no_more("bp.row_at", 1, surplus)
   i = position("bp.row_at", i)
   return array_step("row_at", i, ("a matrix of at least %d rows"):format(i),
     function(x) return kind(x) == "matrix" and i <= #x end,
@@ -89,7 +92,8 @@ function array_lenses.row_at(i)
 end
 
 --- Column j of a matrix: a vector.
-function array_lenses.column_at(j)
+function array_lenses.column_at(j, surplus)
+  tree.no_more("bp.column_at", 1, surplus)
   j = position("bp.column_at", j)
   return array_step("column_at", j, ("a matrix of at least %d columns"):format(j),
     function(x) return kind(x) == "matrix" and j <= select(2, x:shape()) end,
@@ -101,7 +105,8 @@ function array_lenses.column_at(j)
 end
 
 --- Elements from..to of a vector (a vector), or these rows of a matrix (a matrix).
-function array_lenses.range(from, to)
+function array_lenses.range(from, to, surplus)
+  tree.no_more("bp.range", 2, surplus)
   from, to = position("bp.range", from), position("bp.range", to)
   if from > to then raise("bp.range: %d to %d is empty", from, to) end
   return array_step("range", from .. ", " .. to, ("a vector or matrix of at least %d elements or rows"):format(to),

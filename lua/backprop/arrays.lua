@@ -210,7 +210,8 @@ end)
 for _, name in ipairs {"argmax", "argmin", "rows"} do methods[name] = functions[name] end
 
 --- A list of numbers, or of lists of them; of tracked numbers where the array is tracked.
-function methods.totable(x)
+function methods.totable(x, surplus)
+  tree.no_more("x:totable", 0, surplus)
   if not core.tracked(x) then return core.totable(x) end
   local list = {}
   for i = 1, #x do list[i] = kind(x) == "vector" and core.element(x, i) or methods.totable(core.row(x, i)) end

@@ -206,6 +206,7 @@ end
 
 local function read_arguments(f, ...)
   if tree.callable(f) then return {f = f, args = table.pack(...)} end
+  tree.no_more("bp.check{...}", 1, (...))
   if type(f) ~= "table" then raise("bp.check: expected a function or {f =, args =}, got %s", tree.describe(f)) end
   for key in pairs(f) do
     if key ~= "f" and key ~= "args" and key ~= "tol" and key ~= "seed" then
@@ -225,8 +226,9 @@ function Report.__tostring(report)
 end
 
 --- Compares the gradient of f with finite differences. Returns {checked, skipped}; raises on a mismatch, naming the
--- worst component by its path, and where nothing could be compared. `bp.check{f =, args =, tol = 1e-6, seed = 1}` sets
--- the tolerance (relative, or absolute below 1; for f32 ten thousand times as much) and the seed of the weights and
+-- worst component by its path, where nothing could be compared (at a kink it is seen that the gradient lies between the
+-- slopes to the two sides), and where f is not the same in every call. `bp.check{f =, args =, tol = 1e-6, seed = 1}`
+-- sets the tolerance (relative, or absolute below 1; for f32 ten thousand times as much) and the seed of weights and
 -- directions.
 function check.check(f, ...)
   local options = read_arguments(f, ...)
@@ -243,6 +245,13 @@ function check.check(f, ...)
   local _, pullback <close> = grad.vjp(function(...) return weighted_sum((options.f(...)), options.seed) end,
     table.unpack(arguments, 1, arguments.n))
   local elements = elements_of(arguments, table.pack(pullback()))
+  local here = evaluate()
+  local function check_repeats()
+    local again = evaluate()
+    if again == here or again ~= again and here ~= here then return end
+    raise("bp.check: f gives different values for the same arguments: what it draws must be the same in every call")
+  end
+  check_repeats()
 
   for _, element in ipairs(elements) do options.single = options.single or element.dtype == "f32" end
   local worst, found = nil, {agrees = 0, kink = 0, unknown = 0, differs = 0}
@@ -251,6 +260,7 @@ function check.check(f, ...)
     found[outcome] = found[outcome] + 1
     if mismatch and (not worst or mismatch.error > CLEARLY * worst.error) then worst = mismatch end
   end
+  check_repeats() -- once more: a mask may be the same by chance
   if worst then
     raise("bp.check: %s: the gradient is %.10g, finite differences give %.10g", worst.path, worst.gradient,
       worst.difference)

@@ -113,8 +113,10 @@ local function read_options(options, name)
     raise("%s: into: expected a list of structures, one for each of wrt, got %s", name, tree.describe(into))
   end
   if #wrt > 1 and options.into ~= nil then
-    for k = 1, #wrt do
-      if into[k] == nil then raise("%s: into: expected %d structures, one for each of wrt", name, #wrt) end
+    for k = 1, #wrt + 1 do
+      if (into[k] == nil) == (k <= #wrt) then
+        raise("%s: into: expected %d structures, one for each of wrt", name, #wrt)
+      end
     end
   end
   local first = #wrt == 1 and wrt[1] == 1
@@ -202,8 +204,9 @@ local function finish_gradients(tape, name, options, arguments, result)
 end
 
 --- A function with f's arguments that returns the gradient of its first result.
-function grad.grad(f, options)
+function grad.grad(f, options, surplus)
   check_differentiable(f, "bp.grad")
+  tree.no_more("bp.grad", 2, surplus)
   options = read_options(options, "bp.grad")
   if options.first then
     return function(...) return record_first(finish_first_gradient, "bp.grad", f, options, ...) end
@@ -234,9 +237,10 @@ local function finish_value_and_gradients(tape, name, options, arguments, result
 end
 
 --- The same, returning the value, the gradients, then f's further results as plain values. Errors bear `name`.
-function grad.value_and_grad(f, options, name)
+function grad.value_and_grad(f, options, name, surplus)
   name = name or "bp.value_and_grad"
   check_differentiable(f, name)
+  tree.no_more(name, 2, surplus)
   options = read_options(options, name)
   if options.first then
     return function(...) return record_first(finish_value_and_first_gradient, name, f, options, ...) end
@@ -315,8 +319,9 @@ function Pullback:__call(cotangent, surplus)
   return table.unpack(gradients, 1, arguments.n)
 end
 
-function Pullback:close()
+function Pullback:close(surplus)
   if getmetatable(self) ~= Pullback then raise("bp.vjp: close a pullback with a colon: pullback:close()") end
+  tree.no_more("pullback:close", 0, surplus)
   self.tape:close()
   self.closed = true
 end
@@ -326,7 +331,7 @@ function Pullback:__tostring()
   return ("%spullback to %d argument%s"):format(self.closed and "closed " or "", count, count == 1 and "" or "s")
 end
 
-Pullback.__close = Pullback.close
+function Pullback:__close() self:close() end
 
 --- Value, pullback, further results. All arguments are tracked; the tape lives until the pullback is closed.
 function grad.vjp(f, ...)

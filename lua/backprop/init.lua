@@ -43,12 +43,20 @@ for name, f in pairs(arrays.methods) do core.methods[name] = arrays.functions[na
 
 -- Structures --------------------------------------------------------------------------------------------------------
 
-bp.kind = keep_line(tree.kind)
+-- A function of one argument, not less and not more.
+local function of_one(name, f)
+  return keep_line(function(...)
+    local given = select("#", ...)
+    if given ~= 1 then raise("bp.%s: expected 1 argument, got %d", name, given) end
+    return f(...)
+  end)
+end
+
+bp.kind = of_one("kind", tree.kind)
 bp.record, bp.list, bp.static = record.record, record.list, record.static
-bp.zero, bp.one, bp.add = keep_line(tree.zero), keep_line(tree.one), keep_line(tree.add)
+bp.zero, bp.one, bp.add = of_one("zero", tree.zero), of_one("one", tree.one), keep_line(tree.add)
 bp.instance = tree.instance
-bp.leaves = keep_line(function(x) return tree.leaves(x) end)
-bp.paths = keep_line(function(x) return tree.paths(x) end)
+bp.leaves, bp.paths = of_one("leaves", tree.leaves), of_one("paths", tree.paths)
 for _, name in ipairs {"lens", "view", "set", "over", "preview", "collect", "fields", "at", "each", "filtered"} do
   bp[name] = lens[name]
 end
@@ -63,8 +71,8 @@ end
 -- Differentiation, training -----------------------------------------------------------------------------------------
 
 bp.eval, bp.grad, bp.vjp = grad.eval, grad.grad, grad.vjp
-function bp.value_and_grad(f, options) return grad.value_and_grad(f, options) end
-bp.constant, bp.value = keep_line(grad.constant), keep_line(grad.value)
+function bp.value_and_grad(f, options, surplus) return grad.value_and_grad(f, options, nil, surplus) end
+bp.constant, bp.value = of_one("constant", grad.constant), of_one("value", grad.value)
 bp.op, bp.nograd, bp.iso = op.op, op.nograd, op.iso
 bp.check, bp.profile = check.check, profile.profile
 bp.optim = require "backprop.optim"

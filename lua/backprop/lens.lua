@@ -184,9 +184,10 @@ local function each_part(name, x, me, i, f)
 end
 
 --- The first part, or nil where there is none.
-function lens.preview(x, object)
-  local first
-  each_part("bp.preview", x, insider("bp.preview", object), 1, function(part)
+function lens.preview(x, object, surplus)
+  local first, me = nil, insider("bp.preview", object)
+  tree.no_more("bp.preview", 2, surplus)
+  each_part("bp.preview", x, me, 1, function(part)
     first = part
     return true
   end)
@@ -194,9 +195,10 @@ function lens.preview(x, object)
 end
 
 --- The list of all parts.
-function lens.collect(x, object)
-  local parts = {}
-  each_part("bp.collect", x, insider("bp.collect", object), 1, function(part) parts[#parts + 1] = part end)
+function lens.collect(x, object, surplus)
+  local parts, me = {}, insider("bp.collect", object)
+  tree.no_more("bp.collect", 2, surplus)
+  each_part("bp.collect", x, me, 1, function(part) parts[#parts + 1] = part end)
   return parts
 end
 
@@ -289,7 +291,8 @@ local function is_branch(_, x) return tree.is_branch(x) end
 local known_keys = setmetatable({}, {__mode = "v"})
 
 --- The element of a list or the value in a map, which may be missing.
-function lens.at(key)
+function lens.at(key, surplus)
+  tree.no_more("bp.at", 1, surplus)
   key = math.tointeger(key) or key
   local object = known_keys[key]
   if object then return object end
@@ -334,7 +337,8 @@ local every_element = each_step {text = "bp.each", crumb = "[each]", narrows = t
 local function anything() return true end
 
 --- The elements for which pred holds.
-function lens.filtered(pred)
+function lens.filtered(pred, surplus)
+  tree.no_more("bp.filtered", 1, surplus)
   if not tree.callable(pred) then raise("bp.filtered: expected a function, got %s", tree.describe(pred)) end
   return append(atom(every_element), {
     text = "bp.filtered(...)", crumb = "[filtered]", partial = true, selects = true, same = true, accepts = anything,
@@ -344,7 +348,8 @@ function lens.filtered(pred)
 end
 
 --- A lens of your own: get(x) gives the part, or nil where there is none; set(x, part) a changed copy of x.
-function lens.lens(get, set)
+function lens.lens(get, set, surplus)
+  tree.no_more("bp.lens", 2, surplus)
   if not tree.callable(get) or not tree.callable(set) then
     raise("bp.lens: expected two functions, get and set; got %s and %s", tree.describe(get), tree.describe(set))
   end

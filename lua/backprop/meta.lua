@@ -454,7 +454,8 @@ function bp.ops() end
 ---Compares the gradient of f at the arguments with central finite differences (extrapolated, L. Richardson, 1911).
 ---`bp.check{f =, args =, tol = 1e-6, seed = 1}` sets the tolerance, relative or below 1 absolute, for f32 ten thousand
 ---times as much, and the seed of weights and directions.
----Raises on a mismatch, naming the worst component by its path, and where there is nothing that could be compared.
+---Raises on a mismatch, naming the worst component by its path, where nothing could be compared (at a kink it is seen
+---that the gradient lies between the slopes to the two sides), and where f is not the same in every call.
 ---@param f function|{f: function, args: any[], tol?: number, seed?: integer}
 ---@param ... any
 ---@return {checked: integer, skipped: integer} # how many directions agree, and how many a kink forbids to compare

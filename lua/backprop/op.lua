@@ -240,7 +240,8 @@ core.set_functions {
 }
 
 --- An operation from a function that returns its result and its pullback; {name =, forward =} names it.
-function op.op(definition)
+function op.op(definition, surplus)
+  tree.no_more("bp.op", 1, surplus)
   local name, forward = "bp.op", definition
   if type(definition) == "table" and not getmetatable(definition) then
     name, forward = definition.name or name, definition.forward
@@ -256,7 +257,8 @@ function op.op(definition)
 end
 
 --- A function without a gradient: it raises if a cotangent reaches it.
-function op.nograd(f)
+function op.nograd(f, surplus)
+  tree.no_more("bp.nograd", 1, surplus)
   if not tree.callable(f) then raise("bp.nograd: expected a function, got %s", tree.describe(f)) end
   return op.op {name = "bp.nograd", forward = function(...)
     return f(...), function()
@@ -296,7 +298,8 @@ end
 
 --- A re-arrangement of leaves: `to` makes the result of the argument, `from` the argument of the result. Nothing is
 -- recorded: tracked leaves are moved as plain ones are. What is checked is that leaves are moved and no more.
-function op.iso(to, from)
+function op.iso(to, from, surplus)
+  tree.no_more("bp.iso", 2, surplus)
   if not (tree.callable(to) and tree.callable(from)) then
     raise("bp.iso: expected two functions, got %s and %s", tree.describe(to), tree.describe(from))
   end

@@ -53,7 +53,8 @@ local function each_leaf(holder, key, gradient, path, f, seen)
       each_leaf(parameter, name, rawget(gradient, name), below(name), f, seen)
     end
     for name, part in next, gradient do
-      if rawget(parameter, name) == nil and (tree.is_leaf(part) or tree.is_branch(part)) then
+      local stepped = rawget(parameter, name)
+      if (tree.is_leaf(part) or tree.is_branch(part)) and not (tree.is_leaf(stepped) or tree.is_branch(stepped)) then
         raise("bp.optim: there is no parameter for the gradient%s", below(name))
       end
     end
@@ -227,6 +228,9 @@ end
 -- Settings may be assigned: they are looked at when they are used.
 local function check_settings(self)
   for key, default in pairs(self.defaults) do check_setting(self.name, key, self[key], default) end
+  if math.type(self.steps) ~= "integer" or self.steps < 0 then
+    raise("bp.optim.%s: steps must be a count of steps, got %s", self.name, tostring(self.steps))
+  end
   if self.nesterov and self.momentum == 0 then raise("bp.optim.sgd: nesterov needs a momentum") end
 end
 
@@ -293,8 +297,9 @@ local function step(self, params, grads)
 end
 
 --- Changes params in place. Nothing is changed if the structures do not fit.
-function Optimiser:step(params, grads)
+function Optimiser:step(params, grads, surplus)
   check_self(self)
+  tree.no_more("opt:step", 2, surplus)
   check_settings(self)
   step(self, params, grads)
 end
@@ -388,7 +393,8 @@ local function sgd_update(self, state, parameter, gradient, is_number, plan)
 end
 
 --- lr (0.01), momentum (0), nesterov (false), weight_decay (0, added to the gradient times the parameter).
-function optim.sgd(options)
+function optim.sgd(options, surplus)
+  tree.no_more("bp.optim.sgd", 1, surplus)
   local self = new("sgd", options, {lr = 0.01, momentum = 0, nesterov = false, weight_decay = 0}, sgd_update)
   check_settings(self)
   return self
@@ -412,12 +418,14 @@ local function adam_update(self, state, parameter, gradient, is_number, plan)
 end
 
 --- lr (0.001), beta1 (0.9), beta2 (0.999), eps (1e-8), weight_decay (0, added to the gradient times the parameter).
-function optim.adam(options)
+function optim.adam(options, surplus)
+  tree.no_more("bp.optim.adam", 1, surplus)
   return new("adam", options, {lr = 0.001, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0}, adam_update)
 end
 
 --- As adam, with weight_decay (0.01) taken from the parameter directly.
-function optim.adamw(options)
+function optim.adamw(options, surplus)
+  tree.no_more("bp.optim.adamw", 1, surplus)
   local self = new("adamw", options, {lr = 0.001, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.01},
     adam_update)
   self.decoupled = true
@@ -438,7 +446,8 @@ local function rmsprop_update(self, state, parameter, gradient, is_number, plan)
 end
 
 --- lr (0.01), alpha (0.99), eps (1e-8), weight_decay (0).
-function optim.rmsprop(options)
+function optim.rmsprop(options, surplus)
+  tree.no_more("bp.optim.rmsprop", 1, surplus)
   return new("rmsprop", options, {lr = 0.01, alpha = 0.99, eps = 1e-8, weight_decay = 0}, rmsprop_update)
 end
 
@@ -451,7 +460,8 @@ local function adagrad_update(self, state, parameter, gradient, is_number, plan)
 end
 
 --- lr (0.01), eps (1e-10), weight_decay (0).
-function optim.adagrad(options)
+function optim.adagrad(options, surplus)
+  tree.no_more("bp.optim.adagrad", 1, surplus)
   return new("adagrad", options, {lr = 0.01, eps = 1e-10, weight_decay = 0}, adagrad_update)
 end
 

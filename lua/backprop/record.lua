@@ -73,7 +73,8 @@ local function description(where, Type)
 end
 
 --- The type of a list whose elements are all of one type.
-function record.list(Type)
+function record.list(Type, surplus)
+  tree.no_more("bp.list", 1, surplus)
   local element = description("bp.list", Type)
   if element.static then raise("bp.list: the field as a whole is bp.static, not its elements") end
   local object = setmetatable({}, TYPE_OBJECT)
@@ -213,7 +214,8 @@ local function check_field(info, field, value)
   if path then raise("%s.%s: expected %s, got %s", info.name, under(field.name, path), expected, describe(got)) end
 end
 
-local function construct(info, contents)
+local function construct(info, contents, surplus)
+  tree.no_more(info.name, 1, surplus)
   if type(contents) ~= "table" then
     raise("%s: expected a table of fields, got %s; %s", info.name, describe(contents), field_names(info))
   end
@@ -236,7 +238,10 @@ local function parse_fields(name, ...)
   for i = 1, select("#", ...) do
     local given = select(i, ...)
     local field, Type = given, nil
-    if type(given) == "table" then field, Type = given[1], given[2] end
+    if type(given) == "table" then
+      field, Type = given[1], given[2]
+      if #given > 2 then raise("bp.record: %s: a field is a name or {name, Type}, field %d has more", name, i) end
+    end
     if type(field) ~= "string" or field == "" then
       raise("bp.record: %s: expected a name or {name, Type} as field %d, got %s", name, i, describe(field))
     elseif declared[field] then
@@ -320,7 +325,7 @@ local function declare(info)
   }, {__index = function(_, key) return rawget(info.methods, key) end})
   local metatable = {
     __name = "record type",
-    __call = core.keep_line(function(_, contents) return construct(info, contents) end),
+    __call = core.keep_line(function(_, contents, surplus) return construct(info, contents, surplus) end),
     __index = own,
     __newindex = function(_, key, f) define_method(info, key, f) end,
     __tostring = function() return "record type " .. info.name end,

@@ -115,6 +115,11 @@ function tree.refuse_spoilt(name, sort, leaf, structure)
   raise("%s: %s%s", name, place, trouble[2])
 end
 
+--- Raises where there is an argument too many.
+function tree.no_more(name, most, surplus)
+  if surplus ~= nil then raise("%s: expected at most %d argument%s", name, most, most == 1 and "" or "s") end
+end
+
 function tree.callable(f)
   local metatable = getmetatable(f)
   return type(f) == "function" or metatable ~= nil and metatable.__call ~= nil
@@ -229,9 +234,9 @@ local function refuse_more(walk, depth, x, y)
   end
 end
 
--- As map_branch, side by side with a branch y, which must have leaves and branches where x has them, and no more; what
--- it has where x has a constant does not matter. walk[copy] is the y of a copy: a branch shared in x but not in y is
--- not shared in the result either. With `where`, f gets it first.
+-- As map_branch, side by side with a branch y, which must have leaves and branches where x has them, and no more.
+-- walk[copy] is the y of a copy: a branch shared in x but not in y is not shared in the result either. With `where`, f
+-- gets it first.
 local function zip_branch(walk, f, where, depth, x, y)
   local metatable = getmetatable(x)
   local record = known[metatable]
@@ -243,10 +248,8 @@ local function zip_branch(walk, f, where, depth, x, y)
     local key = keys[i]
     local value, other = x[key], rawget(y, key)
     local sort = kind(value) and "leaf" or classify(value)
-    if sort ~= "constant" then
-      walk[depth + 1] = key
-      if sort ~= (kind(other) and "leaf" or classify(other)) then raise_difference(walk, depth + 1, value, other) end
-    end
+    walk[depth + 1] = key
+    if sort ~= (kind(other) and "leaf" or classify(other)) then raise_difference(walk, depth + 1, value, other) end
     if sort == "leaf" then
       if where then
         walk.depth = depth + 1
@@ -273,8 +276,8 @@ end
 
 local function zip(walk, f, where, x, y)
   local sort = classify(x)
-  if sort == "constant" then return x end
   if classify(y) ~= sort then raise_difference(walk, 0, x, y) end
+  if sort == "constant" then return x end
   if sort == "branch" then return zip_branch(walk, f, where, 0, x, y) end
   if where then return f(where, x, y) end
   return f(x, y)
@@ -416,7 +419,7 @@ local function add_leaves(where, x, y)
 end
 
 function tree.add(x, y, surplus)
-  if surplus ~= nil then raise("bp.add: expected 2 arguments") end
+  if surplus ~= nil or x == nil and y == nil then raise("bp.add: expected 2 arguments") end
   if type(x) == "table" and type(y) == "table" then
     local ran, sum = pcall(core.arithmetic, "+", x, y, true)
     if ran then return sum end

@@ -234,14 +234,15 @@ static bool have_one_metatable(lua_State *L, int x, int y) {
   return one;
 }
 
-/* The value at an index, below its other: pushes what is known of it. Both must be of the same sort and type. */
+/* The value at an index, below its other: pushes what is known of it. Both must be of the same sort and type, or both
+ * constants. */
 static bp_sort classify_pair(bp_walk *w, int index) {
   lua_State *L = w->L;
   const int other = index + OTHER;
   bp_sort what = classify(w, index);
-  if (!w->paired || what == BP_CONSTANT) return what;
+  if (!w->paired) return what;
   if (lua_type(L, index) == lua_type(L, other) && have_one_metatable(L, index, other)) return what;
-  bool same = classify(w, other) == what && lua_rawequal(L, index + INFO, -1);
+  bool same = classify(w, other) == what && (what == BP_CONSTANT || lua_rawequal(L, index + INFO, -1));
   lua_pop(L, 1);
   if (!same) raise_difference(w, w->depth, index, other);
   return what;

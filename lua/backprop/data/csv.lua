@@ -93,17 +93,20 @@ local function each_row(text, where, separator)
   end
 end
 
+-- What no element of an array can be: rounded to one it would be infinite.
+local TOO_LARGE = { f64 = math.huge, f32 = 0x1.ffffffp127 }
+
 -- Hexadecimal integers that Lua would wrap around are read as floats; what is too large for one is no number here.
-local function to_number(field)
+local function to_number(field, too_large)
   local number = tonumber(field)
   if math.type(number) == "integer" and field:find("[xX]") then number = tonumber(trim(field) .. "p0") end
-  if number and number - number == 0 then return number end
+  if number and number > -too_large and number < too_large then return number end
 end
 
 -- Numbers 1..count of the fields, in place; else the index of the first that is none.
-local function to_numbers(fields, count)
+local function to_numbers(fields, count, too_large)
   for i = 1, count do
-    local number = to_number(fields[i])
+    local number = to_number(fields[i], too_large)
     if not number then return i end
     fields[i] = number
   end
@@ -119,7 +122,8 @@ end
 -- What other programs write for a number that is none, or one that is too large; it is no name of a column either.
 local function is_not_finite(field)
   local word = trim(field):lower():gsub("^[+-]", "")
-  return word == "nan" or word == "inf" or word == "infinity" or tonumber(field) ~= nil and not to_number(field)
+  if word == "nan" or word == "inf" or word == "infinity" then return true end
+  return tonumber(field) ~= nil and not to_number(field, math.huge)
 end
 
 -- The first row names the columns if it holds something and none of it is a number. A row where only some fields are
@@ -134,8 +138,8 @@ local function is_header(fields, count)
 end
 
 -- A matrix of the rows, and the names of the columns or nil.
-local function csv(path, options)
-  options = source.options(NAME, options, OPTIONS)
+local function csv(path, options, surplus)
+  options = source.options(NAME, options, OPTIONS, surplus)
   local separator = options.separator or ","
   if #separator ~= 1 or separator:find("[%w\"\r\n.+-]") then
     core.raise('%s: the separator is one character such as "," ";" or a tab, not %s', NAME, quote(separator))
@@ -159,11 +163,12 @@ local function csv(path, options)
       names = {}
       for i = 1, count do names[i] = trim(fields[i]) end
     else
-      local wrong = to_numbers(fields, count)
+      local wrong = to_numbers(fields, count, TOO_LARGE[options.dtype or "f64"])
       if wrong then
         local field = trim(fields[wrong])
         core.raise("%s: %s:%d: field %d %s%s", NAME, where, line, wrong,
-          field == "" and "is empty" or "(" .. quote(field) .. ") is not a number",
+          field == "" and "is empty" or ("(%s) is %s"):format(quote(field),
+            tonumber(field) and "too large for " .. (options.dtype or "f64") or "not a number"),
           rows == 0 and not names and " (if this line names the columns, say header = true)" or "")
       end
       pack_row(fields, count, pieces)

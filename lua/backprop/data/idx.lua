@@ -67,8 +67,8 @@ local function check_length(bytes, where, code, sizes, offset)
 end
 
 -- The array, and the sizes as they stand in the file.
-local function idx(path, options)
-  options = source.options(NAME, options, OPTIONS)
+local function idx(path, options, surplus)
+  options = source.options(NAME, options, OPTIONS, surplus)
   local bytes, where = source.read(NAME, path)
   local code, sizes, offset = read_header(bytes, where)
   check_length(bytes, where, code, sizes, offset)

@@ -38,6 +38,7 @@ end
 -- The bytes of a file, unpacked, and how errors name it.
 function source.read(name, path)
   if type(path) ~= "string" then core.raise("%s: expected a path, got %s", name, type(path)) end
+  if path:find("\0", 1, true) then core.raise("%s: a path cannot hold a zero byte: %q", name, path) end
   if not io then core.raise("%s: this Lua state has no io library", name) end -- a host may leave it out
   local file <close>, problem = io.open(path, "rb")
   if not file then core.raise("%s: cannot open %s", name, problem) end
@@ -49,7 +50,8 @@ function source.read(name, path)
 end
 
 -- A table of options, checked: `allowed` maps each name to the type of its value.
-function source.options(name, options, allowed)
+function source.options(name, options, allowed, surplus)
+  if surplus ~= nil then core.raise("%s: expected at most 2 arguments", name) end
   if options == nil then return {} end
   if type(options) ~= "table" then core.raise("%s: expected a table of options, got %s", name, type(options)) end
   for key, value in pairs(options) do
