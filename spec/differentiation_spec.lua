@@ -9,7 +9,7 @@ local help = require "support.helpers"
 
 local same, raises = help.same, help.raises
 
-local function tracked(x) return not rawequal(bp.value(x), x) end
+local tracked = require "backprop.core".tracked
 local function square(x) return x * x end
 local function identity(...) return ... end
 
@@ -521,9 +521,19 @@ describe("bp.constant and bp.value", function()
     assert.equal("tracked value whose call has ended", tostring(left))
   end)
 
-  it("value of a plain value is that value", function()
+  it("value of a plain value is that value, read-only", function()
     local v, t = bp.vector{ 1 }, { "a" }
-    assert(rawequal(bp.value(v), v) and bp.value(2) == 2 and bp.value("s") == "s" and bp.value(nil) == nil)
+    assert(bp.value(2) == 2 and bp.value("s") == "s" and bp.value(nil) == nil)
     assert.same({ "a" }, bp.value(t))
+    local value = bp.value{ inner = { v } }.inner[1]
+    v[1] = 5
+    same({ 5 }, value)
+    raises("read-only", value.fill, value, 0)
+    assert(rawequal(value, bp.value(value)))
+    -- the two readings of one function, which must not change its argument
+    local function f(w) bp.value(w):fill(0); return bp.sum(w) end
+    raises("x:fill: the array is read-only", bp.grad(f), v)
+    raises("x:fill: the array is read-only", bp.eval, f, v)
+    same({ 5 }, v)
   end)
 end)

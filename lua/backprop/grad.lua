@@ -20,7 +20,7 @@ local grad = {}
 
 --- x with plain values for variables: read-only arrays that share storage.
 function grad.value(x)
-  return core.values(x, "bp.value")
+  return core.values(x, "bp.value", true)
 end
 
 -- The plain values of results, for the caller to keep.

@@ -165,7 +165,7 @@ local generator = {}
 
 ---Numbers from a to b, b excluded, evenly distributed. Without sizes one number, else an array as of `bp.zeros`.
 ---@param a? number 0 if absent
----@param b? number 1 if absent
+---@param b? number 1 if both are absent
 ---@param n? integer elements, or rows
 ---@param m? integer|backprop.dtype columns, or the dtype of a vector
 ---@param dtype? backprop.dtype "f64" if absent
@@ -175,7 +175,7 @@ function generator:uniform(a, b, n, m, dtype) end
 ---Normally distributed numbers. Without sizes one number, else an array as of `bp.zeros`.
 ---Raises for a negative standard deviation.
 ---@param mean? number 0 if absent
----@param sd? number standard deviation, 1 if absent
+---@param sd? number standard deviation; 1 if both are absent
 ---@param n? integer elements, or rows
 ---@param m? integer|backprop.dtype columns, or the dtype of a vector
 ---@param dtype? backprop.dtype "f64" if absent
@@ -252,7 +252,7 @@ function pullback:close() end
 
 ---x untracked, so that no gradient flows through it.
 ---@param x any
----@return any # the same structure with plain values, which share storage and are read-only
+---@return any # the same structure with plain values, which share storage; those of tracked arrays are read-only
 function bp.constant(x) end
 
 ---The plain value of anything, for printing and deciding. It stays valid after the call.

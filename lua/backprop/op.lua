@@ -10,7 +10,6 @@ gradient an input leaf. nil stands for zero on both sides, and a table that leav
 
 local core = require "backprop.core"
 local tree = require "backprop.tree"
-local grad = require "backprop.grad"
 
 local kind, raise, tracked = core.kind, core.raise, core.tracked
 
@@ -180,9 +179,9 @@ local function split_arguments(name, inputs, arguments)
 end
 
 -- Copies of all tables.
-local function copies(arguments)
+local function copies(name, arguments)
   local kept = {n = arguments.n}
-  for position = 1, arguments.n do kept[position] = grad.value(arguments[position]) end
+  for position = 1, arguments.n do kept[position] = core.values(arguments[position], name) end
   return kept
 end
 
@@ -210,7 +209,7 @@ local function call(row, name, forward, ...)
   local arguments, inputs = table.pack(...), {}
   local any, needs, plain = split_arguments(name, inputs, arguments)
   if not any then return (forward(...)) end
-  local kept = copies(plain)
+  local kept = copies(name, plain)
   local start = core.timing() and core.clock()
   local result, back = forward(table.unpack(plain, 1, plain.n))
   local seconds = start and core.clock() - start

@@ -73,6 +73,8 @@ static inline bp_state *bp_state_of(lua_State *L) {
 
 /* Raises with the position of the user's own line: the first level of the stack outside our Lua files. */
 int bp_raise(lua_State *L, bp_state *s, const char *format, ...) __attribute__((cold));
+/* Pushes the message of a BP_INVALID, which is gone then. */
+const char *bp_push_message(lua_State *L, bp_state *s);
 /* Raises what a status other than BP_OK says. For BP_RAISED the error object is on the top of the stack. */
 void bp_raise_status(lua_State *L, bp_state *s, bp_status status) __attribute__((cold));
 /* Pushes "file:line: " of the user's line, or "". */

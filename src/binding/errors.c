@@ -26,6 +26,13 @@ int bp_raise(lua_State *L, bp_state *s, const char *format, ...) {
   return lua_error(L);
 }
 
+const char *bp_push_message(lua_State *L, bp_state *s) {
+  const bool given = s->cx.message[0] != '\0';
+  lua_pushstring(L, given ? s->cx.message : "an operation failed and gave no message");
+  s->cx.message[0] = '\0'; /* it is not the next failure's */
+  return lua_tostring(L, -1);
+}
+
 void bp_raise_status(lua_State *L, bp_state *s, bp_status status) {
   switch (status) {
   case BP_RAISED: lua_error(L); break;
@@ -33,7 +40,7 @@ void bp_raise_status(lua_State *L, bp_state *s, bp_status status) {
     lua_pushliteral(L, "not enough memory"); /* as Lua says it: no position */
     lua_error(L);
     break;
-  default: bp_raise(L, s, "%s", s->cx.message);
+  default: bp_raise(L, s, "%s", bp_push_message(L, s));
   }
 }
 

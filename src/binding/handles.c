@@ -73,6 +73,8 @@ int bp_refuse_variable(lua_State *L, bp_state *s, const bp_variable *variable, c
              "%s: the operands are tracked by two different calls, one inside another (that is not "
              "supported: pass the inner call plain values, with bp.value)",
              name);
+  if (variable->generation == variable->box->tape.generation && variable->box->tape.sweeping)
+    bp_raise(L, s, "%s: a tracked value is used in the sweep: a pullback has its forward's plain arguments", name);
   return bp_raise(L, s, "%s: a tracked value is used after the call that tracked it has ended", name);
 }
 

@@ -225,6 +225,8 @@ static int type_of(lua_State *L) {
 static int stats(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_check_count(L, s, 1, "bp.stats");
+  if (!lua_isnoneornil(L, 1) && !lua_isboolean(L, 1))
+    bp_raise(L, s, "bp.stats: argument 1: expected true or false, got %s", bp_type_of(L, s, 1));
   bp_stats *stats = &s->cx.stats;
   const struct {
     const char *name;

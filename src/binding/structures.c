@@ -160,10 +160,24 @@ static void value_leaf(bp_walk *w, bp_sort what, int index, int other) {
   bp_push_value(w->L, w->s, w->name);
 }
 
-/* core.values(x [, name]): x with plain values for variables. */
+/* An array that can be changed as one that cannot. */
+static void guarded_leaf(bp_walk *w, bp_sort what, int index, int other) {
+  const bp_handle *handle = bp_handle_at(w->L, w->s, index);
+  if (handle == NULL || handle->array.rank == 0 || handle->read_only) {
+    value_leaf(w, what, index, other);
+    return;
+  }
+  bp_handle *guarded = bp_push_handle(w->L, w->s);
+  guarded->array = handle->array; /* looked at after the handle was made */
+  guarded->read_only = true;
+  bp_buffer_retain(guarded->array.buffer);
+}
+
+/* core.values(x, name [, guarded]): x with plain values for variables, and all arrays read-only. */
 static int values(lua_State *L) {
   bp_walk w = {.L = L, .s = bp_state_of(L), .visit = value_leaf, .undo = undo_nothing};
-  w.name = luaL_optstring(L, 2, "bp.value");
+  w.name = luaL_checkstring(L, 2);
+  if (lua_toboolean(L, 3)) w.visit = guarded_leaf;
   lua_settop(L, 2);
   lua_pushvalue(L, 1);
   bp_walk_run(&w);

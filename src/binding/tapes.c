@@ -313,7 +313,8 @@ static void raise_at_culprit(lua_State *L, bp_state *s, bp_box *box) {
   bp_push_box_table(L, box);
   if (lua_getfield(L, -1, "lines") == LUA_TNIL || box->tape.culprit == BP_NONE) return;
   if (lua_rawgeti(L, -1, (lua_Integer)box->tape.culprit + 1) != LUA_TSTRING) return;
-  lua_pushfstring(L, "%s%s (in the sweep)", lua_tostring(L, -1), s->cx.message);
+  const char *line = lua_tostring(L, -1);
+  lua_pushfstring(L, "%s%s (in the sweep)", line, bp_push_message(L, s));
   lua_error(L);
 }
 
