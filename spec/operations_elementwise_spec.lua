@@ -332,6 +332,30 @@ describe("P26: ties and kinks:", function()
       end
     end)
 
+    it("clamp, leaky_relu and elu have the same slopes where their parameters are tracked, " .. dtype, function()
+      local x = bp.vector({ -2, -1, -0.0, 0, 0.5, 1, 3 }, dtype)
+      for _, case in ipairs{
+        { bp.clamp, 0, 1 }, { bp.clamp, -1, 0 }, { bp.leaky_relu, 0.3 }, { bp.elu, 1 }, { bp.elu, 2.5 },
+      } do
+        local f, arguments = case[1], table.move(case, 2, #case, 1, {})
+        local y, g = bp.value_and_grad(function(v) return f(v, table.unpack(arguments)) end)(x)
+        local z, pullback <close> = bp.vjp(f, x, table.unpack(arguments))
+        help.close(y, z, 1e-7)
+        help.close(g, (pullback()), 1e-7)
+        for k = 1, #x do
+          help.close(y[k], f(x[k], table.unpack(arguments)), 1e-7)
+          help.close(g[k], (bp.grad(f, { wrt = { 1, 2 } })(x[k], table.unpack(arguments))), 1e-7)
+        end
+      end
+    end)
+
+    it("a NaN shows in every slope that is made from it, " .. dtype, function()
+      for _, f in ipairs{ bp.relu, bp.abs, bp.elu, bp.leaky_relu, function(x) return bp.clamp(x, 0, 1) end } do
+        same({ nan, 1 }, bp.grad(f)(bp.vector({ nan, 0.5 }, dtype)))
+        same(nan, bp.grad(f)(nan))
+      end
+    end)
+
     it("clamp passes the gradient at its bounds, " .. dtype, function()
       local y, g = with_slope(function(x) return bp.clamp(x, 0, 1) end, bp.vector({ -1, 0, 0.5, 1, 2 }, dtype))
       same({ 0, 0, 0.5, 1, 1 }, y)

@@ -90,6 +90,18 @@ describe("SIMD levels:", function()
         end
       end)
 
+      it(("slopes of asin and acos near 1, %s, %s"):format(level, dtype), function()
+        core.simd(level)
+        for _, x in ipairs{ 0.9, 0.9999, 0.999999, -0.99999 } do
+          local v = bp.full(x, 19, dtype)
+          local q = v[1]
+          local slope = 1 / math.sqrt((1 - q) * (1 + q))
+          close(bp.full(1, 19), bp.grad(bp.asin)(v):astype("f64") / slope, tolerance)
+          close(bp.full(-1, 19), bp.grad(bp.acos)(v):astype("f64") / slope, tolerance)
+          close(1, bp.grad(bp.asin)(x) * math.sqrt((1 - x) * (1 + x)), 1e-12)
+        end
+      end)
+
       it(("special numbers, %s, %s"):format(level, dtype), function()
         core.simd(level)
         local nan, inf = help.nan, help.inf

@@ -172,9 +172,8 @@ core.set_functions {
 }
 
 -- Parameters that are tracked: the row takes plain numbers only, so that no gradient is lost without a word; these are
--- the same functions written in operations that have one. They agree with the row down to the sign of a zero: of two
--- zeros maximum and minimum give their second argument, so x stands second. The row itself is called where no parameter
--- is tracked (core.keep_line).
+-- the same functions written in operations that have one, and with the row's slopes at the bounds and at 0. The row
+-- itself is called where no parameter is tracked (core.keep_line).
 arrays.of_tracked_parameters = {}
 
 -- A tracked number as a plain one; what else it may be is for the row to refuse.
@@ -194,7 +193,7 @@ end
 
 compose("clamp", 2, function(x, lo, hi)
   core.clamp(0, plain_number(lo), plain_number(hi)) -- raises where the bounds are not in order
-  return core.minimum(hi, core.maximum(lo, x))
+  return core.where(core.less(x, lo), lo, core.where(core.greater(x, hi), hi, x))
 end)
 
 compose("leaky_relu", 1, function(x, slope)
@@ -202,7 +201,8 @@ compose("leaky_relu", 1, function(x, slope)
 end)
 
 compose("elu", 1, function(x, alpha)
-  return core.where(core.greater(x, 0), x, core.expm1(core.minimum(0, x)) * alpha)
+  local positive = core.greater(x, 0)
+  return core.where(positive, x, core.expm1(core.where(positive, 0, x)) * alpha)
 end)
 
 -- Methods -----------------------------------------------------------------------------------------------------------

@@ -20,9 +20,9 @@
   X(abs,        fabs(x),                                     FROM(x, SELECT(x > 0, g, SELECT(x < 0, -g, x)))) \
   X(sign,       SELECT(x > 0, C(1), SELECT(x < 0, C(-1), x)), FROM_NONE(C(0))) \
   X(relu,       SELECT(x < 0, C(0), x),                      FROM(x, SELECT(x > 0, g, SELECT(x <= 0, C(0), x)))) \
-  X(leaky_relu, SELECT(x > 0, x, a * x),                     FROM(x, SELECT(x > 0, g, a * g))) \
+  X(leaky_relu, SELECT(x > 0, x, a * x),                     FROM(x, SELECT(x > 0, g, SELECT(x <= 0, a * g, x)))) \
   X(reciprocal, 1 / x,                                       FROM(y, -g * y * y)) \
-  X(clamp,      SELECT(x < a, a, SELECT(x > b, b, x)),       FROM(x, SELECT(x < a || x > b, C(0), g)))
+  X(clamp,      SELECT(x < a, a, SELECT(x > b, b, x)),       FROM(x, SELECT(x < a || x > b, C(0), SELECT(x == x, g, x))))
 
 /* Those that call functions, where an element costs so much that a run's last few are handled as a whole vector. */
 #define BP_FUNCTION_FORMULAS(X) \
@@ -30,8 +30,8 @@
   X(log,        our_log(x),                                  FROM(x, g / x)) \
   X(log1p,      log1p(x),                                    FROM(x, g / (1 + x))) \
   X(expm1,      our_expm1(x),                                FROM(y, g * (y + 1))) \
-  X(asin,       WIDE(asin, x),                               FROM(x, g / sqrt(1 - x * x))) \
-  X(acos,       acos(x),                                     FROM(x, -g / sqrt(1 - x * x))) \
+  X(asin,       WIDE(asin, x),                               FROM(x, g / sqrt((1 - x) * (1 + x)))) \
+  X(acos,       acos(x),                                     FROM(x, -g / sqrt((1 - x) * (1 + x)))) \
   X(atan,       atan(x),                                     FROM(x, g / (1 + x * x))) \
   X(sinh,       sinh(x),                                     FROM(x, g * cosh(x))) \
   X(cosh,       cosh(x),                                     FROM(x, g * sinh(x))) \

@@ -1,5 +1,6 @@
 /* Reductions fall into groups that each give one number: all elements (axis 0), a column (axis 1), or a row (axis 2).
  * Runs of a row go through the loops; columns are reduced side by side, a block of them at a time. */
+#include <fenv.h>
 #include <float.h>
 #include <math.h>
 
@@ -25,6 +26,59 @@ static runs runs_of(const bp_array *x) {
 static double element(const bp_array *x, int axis, size_t index, size_t k) {
   if (axis == 0) return bp_load(x, k / x->cols, k % x->cols);
   return axis == 1 ? bp_load(x, k, index) : bp_load(x, index, k);
+}
+
+/* ---- products beyond the range of a double ------------------------------------------------------------------------ */
+
+/* A product by its parts: fraction and exponent of the factors that are neither 0 nor infinite, and how many are. */
+typedef struct scaled {
+  double fraction;
+  long exponent, zeros, infinite;
+} scaled;
+
+static void multiply(scaled *p, double v, bool divide) {
+  const long one = divide ? -1 : 1;
+  int exponent = 0, carry = 0;
+  if (v == 0) {
+    p->zeros += one;
+    return;
+  }
+  if (isinf(v)) p->infinite += one;
+  const double fraction = isinf(v) ? copysign(1, v) : frexp(v, &exponent);
+  p->fraction = frexp(divide ? p->fraction / fraction : p->fraction * fraction, &carry);
+  p->exponent += one * exponent + carry;
+}
+
+/* g times the product. */
+static double scaled_value(const scaled *p, double g) {
+  const long limit = 10000;
+  int exponent;
+  if (p->zeros > 0) return g * (p->infinite > 0 ? NAN : 0 * p->fraction);
+  if (p->infinite > 0) return g * p->fraction * INFINITY;
+  const double fraction = frexp(g, &exponent) * p->fraction;
+  const long all = exponent + p->exponent;
+  return ldexp(fraction, (int)(all > limit ? limit : all < -limit ? -limit : all));
+}
+
+static double product_by_parts(int axis, size_t index, size_t size, const bp_array *x) {
+  scaled all = {.fraction = 1};
+  for (size_t k = 0; k < size; k++) multiply(&all, element(x, axis, index, k), false);
+  return scaled_value(&all, 1);
+}
+
+/* A product of some of the factors may overflow, or be rounded to a few bits near 0, where that of all would not. The
+ * processor's flags tell. Those of the host stay as they are. */
+enum { OUT_OF_RANGE = FE_OVERFLOW | FE_UNDERFLOW };
+
+static void watch_range(fexcept_t *before) {
+  fegetexceptflag(before, OUT_OF_RANGE);
+  feclearexcept(OUT_OF_RANGE);
+}
+
+static bool has_left_range(const fexcept_t *before) {
+  const bool left = fetestexcept(OUT_OF_RANGE) != 0;
+  fesetexceptflag(before, OUT_OF_RANGE);
+  return left;
 }
 
 /* ---- one number from some runs ----------------------------------------------------------------------------------- */
@@ -69,15 +123,16 @@ static double norm_of(bp_context *cx, const bp_array *x) {
 static double reduce_runs(bp_context *cx, bp_reduction reduction, const bp_array *x) {
   const bp_reduce_loops *loops = reduce_of(cx, x);
   runs r = runs_of(x);
-  double total = reduction == BP_PRODUCT ? 1 : 0;
+  volatile double product = 1; /* made before the flags are looked at */
+  double total = 0;
   switch (reduction) {
   case BP_LARGEST:
   case BP_SMALLEST: return largest_of(cx, reduction, x);
   case BP_LOGSUMEXP: return logsumexp_of(cx, x);
   case BP_NORM: return norm_of(cx, x);
   case BP_PRODUCT:
-    for (size_t i = 0; i < r.count; i++) total *= loops->product(r.length, NAN, bp_at(x, i, 0));
-    return total;
+    for (size_t i = 0; i < r.count; i++) product *= loops->product(r.length, NAN, bp_at(x, i, 0));
+    return product;
   case BP_SUM:
   case BP_MEAN:
     for (size_t i = 0; i < r.count; i++) total += loops->sum(r.length, bp_at(x, i, 0));
@@ -122,7 +177,7 @@ static void reduce_columns(bp_context *cx, bp_reduction reduction, const bp_arra
   }
 }
 
-void bp_reduce(bp_context *cx, bp_reduction reduction, int axis, const bp_array *x, bp_array *y) {
+static void reduce_groups(bp_context *cx, bp_reduction reduction, int axis, const bp_array *x, bp_array *y) {
   if (axis == 0) {
     *(double *)y->data = reduce_runs(cx, reduction, x);
   } else if (axis == 2) {
@@ -138,6 +193,20 @@ void bp_reduce(bp_context *cx, bp_reduction reduction, int axis, const bp_array 
       for (size_t k = 0; k < n; k++) bp_store(y, j + k, 0, result[k]);
     }
   }
+}
+
+void bp_reduce(bp_context *cx, bp_reduction reduction, int axis, const bp_array *x, bp_array *y) {
+  if (reduction != BP_PRODUCT) {
+    reduce_groups(cx, reduction, axis, x, y);
+    return;
+  }
+  fexcept_t before;
+  watch_range(&before);
+  reduce_groups(cx, reduction, axis, x, y);
+  if (!has_left_range(&before)) return;
+  if (axis == 0) *(double *)y->data = product_by_parts(0, 0, bp_count(x), x);
+  for (size_t k = 0; axis != 0 && k < y->rows; k++)
+    bp_store(y, k, 0, product_by_parts(axis, k, axis == 1 ? x->rows : x->cols, x));
 }
 
 /* ---- adjoints ---------------------------------------------------------------------------------------------------- */
@@ -237,36 +306,6 @@ static bool is_out_of_range(double g, double rest) {
   return g != 0 && !(isnormal(rest) && isnormal(g * rest));
 }
 
-/* A product by its parts: fraction and exponent of the factors that are neither 0 nor infinite, and how many are. */
-typedef struct scaled {
-  double fraction;
-  long exponent, zeros, infinite;
-} scaled;
-
-static void multiply(scaled *p, double v, bool divide) {
-  const long one = divide ? -1 : 1;
-  int exponent = 0, carry = 0;
-  if (v == 0) {
-    p->zeros += one;
-    return;
-  }
-  if (isinf(v)) p->infinite += one;
-  const double fraction = isinf(v) ? copysign(1, v) : frexp(v, &exponent);
-  p->fraction = frexp(divide ? p->fraction / fraction : p->fraction * fraction, &carry);
-  p->exponent += one * exponent + carry;
-}
-
-/* g times the product. */
-static double scaled_value(const scaled *p, double g) {
-  const long limit = 10000;
-  int exponent;
-  if (p->zeros > 0) return g * (p->infinite > 0 ? NAN : 0 * p->fraction);
-  if (p->infinite > 0) return g * p->fraction * INFINITY;
-  const double fraction = frexp(g, &exponent) * p->fraction;
-  const long all = exponent + p->exponent;
-  return ldexp(fraction, (int)(all > limit ? limit : all < -limit ? -limit : all));
-}
-
 /* The adjoint of the product of a group, each element's by the others. */
 static void product_adjoint_by_parts(double g, int axis, size_t index, size_t size, const bp_array *x,
                                      const bp_gradient *d) {
@@ -287,12 +326,17 @@ static void group_adjoint(bp_context *cx, bp_reduction reduction, double g, doub
   const bp_reduce_loops *loops = reduce_of(cx, x);
   runs r = bp_is_contiguous(&d->to) ? runs_of(x) : (runs){x->rows, x->cols};
   terms t;
+  volatile double factors = 1;
   double count = 0, rest = 1;
+  fexcept_t before;
   y = compared_with(reduction, y);
-  for (size_t i = 0; i < r.count && counts(reduction, y); i++) {
-    count += loops->count(r.length, y, bp_at(x, i, 0));
-    if (reduction == BP_PRODUCT) rest *= loops->product(r.length, y, bp_at(x, i, 0));
+  if (reduction == BP_PRODUCT) {
+    watch_range(&before);
+    for (size_t i = 0; i < r.count; i++) factors *= loops->product(r.length, y, bp_at(x, i, 0));
+    const bool left = has_left_range(&before);
+    rest = left && g != 0 ? NAN : factors;
   }
+  for (size_t i = 0; i < r.count && counts(reduction, y); i++) count += loops->count(r.length, y, bp_at(x, i, 0));
   if (reduction == BP_PRODUCT && is_out_of_range(g, rest)) {
     product_adjoint_by_parts(g, 0, 0, bp_count(x), x, d);
     return;
@@ -325,14 +369,20 @@ static void column_adjoints(bp_context *cx, bp_reduction reduction, const bp_arr
   }
   start_at(n, 0, count);
   start_at(n, 1, rest);
-  for (size_t i = 0; i < x->rows && counting; i++) {
-    loops->each_count(n, t.y, bp_at(x, i, j), count);
-    if (reduction == BP_PRODUCT) loops->each_product(n, t.y, bp_at(x, i, j), rest);
+  for (size_t i = 0; i < x->rows && counting; i++) loops->each_count(n, t.y, bp_at(x, i, j), count);
+  if (reduction == BP_PRODUCT) {
+    fexcept_t before;
+    watch_range(&before);
+    for (size_t i = 0; i < x->rows; i++) loops->each_product(n, t.y, bp_at(x, i, j), rest);
+    by_parts = has_left_range(&before);
+    for (size_t k = 0; k < n; k++) by_parts = by_parts || is_out_of_range(bp_load(g, j + k, 0), rest[k]);
   }
-  for (size_t k = 0; k < n; k++)
-    by_parts = by_parts || (reduction == BP_PRODUCT && is_out_of_range(bp_load(g, j + k, 0), rest[k]));
-  if (by_parts) {
-    for (size_t k = j; k < j + n; k++) product_adjoint_by_parts(bp_load(g, k, 0), 1, k, x->rows, x, d);
+  if (by_parts && n > 1) { /* each column by itself */
+    for (size_t k = 0; k < n; k++) column_adjoints(cx, reduction, g, x, y, j + k, 1, d);
+    return;
+  }
+  if (by_parts && bp_load(g, j, 0) != 0) {
+    product_adjoint_by_parts(bp_load(g, j, 0), 1, j, x->rows, x, d);
     return;
   }
   if (coarse) {
