@@ -368,7 +368,10 @@ bench-math: deps
 
 # --- Installing ------------------------------------------------------------------------------------------------------
 
-PACKAGES := lua5.4 liblua5.4-dev libopenblas-dev lua-busted lua-zlib luarocks lua-check lua-ldoc clang-format pkg-config
+# What building and running needs, and what working on it does.
+NEEDED := lua5.4 liblua5.4-dev libopenblas-dev pkg-config
+PACKAGES := $(NEEDED) lua-busted lua-zlib luarocks lua-check lua-ldoc clang-format
+demo: PACKAGES := $(NEEDED)
 bench-math: PACKAGES += libsleef-dev
 
 # Quick and without the network where all is there.
@@ -392,19 +395,22 @@ deps:
 
 # What a rock is made of.
 install-module: module
-	@mkdir -p $(DESTDIR)$(INST_LIBDIR)/backprop $(DESTDIR)$(INST_LUADIR)/backprop/include
-	$(Q)cp $(CORE) $(DESTDIR)$(INST_LIBDIR)/backprop/core.so
-	$(Q)cp src/backprop.h $(DESTDIR)$(INST_LUADIR)/backprop/include/backprop.h
-	$(Q)cd lua/backprop && find . -name '*.lua' | while read -r file; do \
-	  mkdir -p "$(abspath $(DESTDIR)$(INST_LUADIR))/backprop/$${file%/*}" && \
-	  cp "$$file" "$(abspath $(DESTDIR)$(INST_LUADIR))/backprop/$$file" || exit 1; done
+	@mkdir -p "$(DESTDIR)$(INST_LIBDIR)/backprop" "$(DESTDIR)$(INST_LUADIR)/backprop/include"
+	$(Q)cp $(CORE) "$(DESTDIR)$(INST_LIBDIR)/backprop/core.so"
+	$(Q)cp src/backprop.h "$(DESTDIR)$(INST_LUADIR)/backprop/include/backprop.h"
+	$(Q)to=$$(cd "$(DESTDIR)$(INST_LUADIR)/backprop" && pwd) && cd lua/backprop && \
+	  find . -name '*.lua' | while read -r file; do \
+	  mkdir -p "$$to/$${file%/*}" && cp "$$file" "$$to/$$file" || exit 1; done
 
-install: all install-module
-	@mkdir -p $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
-	$(Q)cp $(BUILD)/libbackprop.a $(BUILD)/libbackprop.so $(DESTDIR)$(LIBDIR)
-	$(Q)cp src/backprop.h $(DESTDIR)$(INCLUDEDIR)
+# Other programs are told where the library is: by a path that holds everywhere.
+install: all
+	@case '$(LIBDIR)$(INCLUDEDIR)' in /*) ;; *) echo 'install: PREFIX must be an absolute path' >&2; exit 1 ;; esac
+	@$(MAKE) --no-print-directory install-module
+	@mkdir -p "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(INCLUDEDIR)"
+	$(Q)cp $(BUILD)/libbackprop.a $(BUILD)/libbackprop.so "$(DESTDIR)$(LIBDIR)"
+	$(Q)cp src/backprop.h "$(DESTDIR)$(INCLUDEDIR)"
 	$(Q)sed 's,@LIBDIR@,$(LIBDIR),; s,@INCLUDEDIR@,$(INCLUDEDIR),; s,@VERSION@,$(VERSION),' src/backprop.pc.in \
-	  >$(DESTDIR)$(LIBDIR)/pkgconfig/backprop.pc
+	  >"$(DESTDIR)$(LIBDIR)/pkgconfig/backprop.pc"
 
 # --- Keeping order ---------------------------------------------------------------------------------------------------
 
