@@ -3,7 +3,8 @@
 -- The public interface, for the Lua language server; never loaded. `make doc` makes the reference from it and from the
 -- rows of the operations. A paragraph that begins with "Raises" tells the errors; every function raises at the caller's
 -- own line, naming itself, for an argument of a wrong kind, count or shape. spec/gate_spec.lua compares this file with
--- the module, both ways. Tracked values have the types of plain ones: one function, two readings.
+-- the module, both ways. Tracked values have the types of plain ones: one function, two readings. Only `==` between a
+-- tracked number and a plain one is always false in Lua: `bp.value(x) == 2` asks for the value.
 
 ---@alias backprop.dtype "f64"|"f32"
 ---@alias backprop.value number|backprop.array
