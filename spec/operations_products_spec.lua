@@ -284,3 +284,18 @@ describe("P30: products refuse", function()
     raises({ "bp.linear", "5x3", "2x4" }, bp.linear, bp.zeros(5, 3), bp.zeros(2, 4), bp.zeros(2))
   end)
 end)
+
+describe("dot", function()
+  it("P24: takes a cotangent of 0 for 0, as a product of elements does, but does not hide a NaN", function()
+    for _, dtype in ipairs(help.dtypes) do
+      local u, v = bp.vector({ inf, 1, 2 }, dtype), bp.vector({ 1, 0, nan }, dtype)
+      for _, f in ipairs{ bp.dot, function(x, y) return bp.sum(x * y) end } do
+        local _, pullback <close> = bp.vjp(f, u, v)
+        local du, dv = pullback(0.0)
+        same({ { 0, 0, nan }, { 0, 0, 0 } }, { help.plain(du), help.plain(dv) })
+        local _, twice <close> = bp.vjp(function(x, y) return { f(x, y), x * 1 } end, u, v)
+        same({ 3, 3, nan }, (twice{ 0.0, bp.full(3, 3, dtype) }))
+      end
+    end
+  end)
+end)

@@ -1,5 +1,7 @@
 /* Products and the rearrangements that go with them. The gradient of a factor of a product is itself a product of two
  * arrays that exist: where the engine can use it so (a training step), it is handed over instead of multiplied out. */
+#include <math.h>
+
 #include "op.h"
 
 /* The cotangent of input k is op(left) op(right). */
@@ -42,10 +44,25 @@ static bp_status dot_forward(bp_call *call) {
   return BP_OK;
 }
 
+/* What a cotangent of 0 gives beside x, as in a product of elements: 0, unless x is NaN. */
+static void contribute_zero(bp_context *cx, const bp_array *x, const bp_gradient *d) {
+  bp_count_addition(cx, d);
+  for (size_t i = 0; i < x->rows; i++) {
+    const double v = bp_load(x, i, 0);
+    if (isnan(v) || !d->accumulate) bp_store(&d->to, i, 0, isnan(v) ? v : 0);
+  }
+}
+
 static bp_status dot_backward(bp_call *call) {
-  double g = bp_load(COTANGENT, 0, 0);
-  for (size_t k = 0; k < 2; k++)
-    if (WANTED(k)) bp_contribute(call->cx, g, INPUT(1 - k), GRADIENT(k));
+  const double g = bp_load(COTANGENT, 0, 0);
+  const bool vanishes = INPUT(0)->dtype == BP_F32 ? (float)g == 0 : g == 0;
+  for (size_t k = 0; k < 2; k++) {
+    if (!WANTED(k)) continue;
+    if (vanishes)
+      contribute_zero(call->cx, INPUT(1 - k), GRADIENT(k));
+    else
+      bp_contribute(call->cx, g, INPUT(1 - k), GRADIENT(k));
+  }
   return BP_OK;
 }
 
