@@ -112,11 +112,14 @@ void bp_count_unseen(bp_state *s, const bp_array *array, int count) {
 /* In generational mode an array that has seen two collections waits for a full one, which Lua makes when its own memory
  * has doubled. It does not see that ours has. A full collection costs what the Lua heap is large, so arrays have to have
  * grown by as much (in whole steps, so that the heap's small ups and downs do not show in what the process holds): a heap
- * that grows by itself is Lua's affair. */
-static void collect_old(lua_State *L, bp_state *s) {
+ * that grows by itself is Lua's affair. Beside a large heap a step earlier where the pool is empty: so all collections
+ * come where the first one did, and the process does not grow by the array that one of them is late. */
+static void collect_old(lua_State *L, bp_state *s, bool pool_is_empty) {
   const size_t step = (size_t)4 << 20, heap = (size_t)lua_gc(L, LUA_GCCOUNT) << 10, *live = &s->cx.stats.bytes_live;
   if (*live < s->least_live) s->least_live = *live;
-  if (*live < s->least_live + (heap / step + 2) * step) return;
+  const size_t base = s->least_live - s->least_live % (heap / 16 + 1);
+  const size_t slack = pool_is_empty && heap > 4 * step ? 1 : 2;
+  if (*live < base + (heap / step + slack) * step) return;
   lua_gc(L, LUA_GCCOLLECT);
   s->least_live = *live;
 }
@@ -127,7 +130,7 @@ static void report(lua_State *L, bp_state *s) {
   s->small_bytes = s->large_bytes = s->large_count = 0;
   bp_reserve_call(L);
   lua_gc(L, LUA_GCSTEP, (int)(kilobytes < INT_MAX ? kilobytes : INT_MAX));
-  collect_old(L, s);
+  collect_old(L, s, false);
 }
 
 void bp_report(lua_State *L, bp_state *s) {
@@ -138,6 +141,7 @@ void bp_report(lua_State *L, bp_state *s) {
 void bp_report_before(lua_State *L, bp_state *s, const bp_array *shape) {
   const size_t bytes = bp_count(shape) * bp_element_size((bp_dtype)shape->dtype);
   if (bytes < LARGE || s->large_bytes == 0 || bp_pool_has(&s->cx, bytes)) return;
+  if (lua_gc(L, LUA_GCISRUNNING) == 1) collect_old(L, s, true);
   if (bytes >= ((size_t)lua_gc(L, LUA_GCCOUNT) << 10) / 8) report(L, s);
 }
 
