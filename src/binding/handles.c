@@ -141,7 +141,9 @@ void bp_report(lua_State *L, bp_state *s) {
 void bp_report_before(lua_State *L, bp_state *s, const bp_array *shape) {
   const size_t bytes = bp_count(shape) * bp_element_size((bp_dtype)shape->dtype);
   if (bytes < LARGE || s->large_bytes == 0 || bp_pool_has(&s->cx, bytes)) return;
-  if (lua_gc(L, LUA_GCISRUNNING) == 1) collect_old(L, s, true);
+  if (lua_gc(L, LUA_GCISRUNNING) != 1) return;
+  bp_reserve_call(L);
+  collect_old(L, s, true);
   if (bytes >= ((size_t)lua_gc(L, LUA_GCCOUNT) << 10) / 8) report(L, s);
 }
 

@@ -25,6 +25,11 @@ static inline size_t bp_element_size(bp_dtype dtype) {
   return dtype == BP_F64 ? sizeof(double) : sizeof(float);
 }
 
+/* Whether a value is 0 as an element. */
+static inline bool bp_vanishes(double value, unsigned dtype) {
+  return dtype == BP_F32 ? (float)value == 0 : value == 0;
+}
+
 static inline size_t bp_count(const bp_array *array) {
   return array->rows * array->cols;
 }

@@ -300,10 +300,10 @@ static void add_terms(bp_context *cx, bp_reduction reduction, size_t n, const te
     loops->extreme_backward(n, t->y, t->equal, t->other, x, bp_at(to, i, j), accumulate);
 }
 
-/* Whether a product, or it times its cotangent, is beyond what a double holds exactly: then no division of it gives the
- * product of all others. */
-static bool is_out_of_range(double g, double rest) {
-  return g != 0 && !(isnormal(rest) && isnormal(g * rest));
+/* Whether a product, or it times its cotangent, is beyond what a double holds exactly, or some step of it was: then no
+ * division of it gives the product of all others. */
+static bool needs_parts(double g, double rest, bool left_range) {
+  return g != 0 && (left_range || !(isnormal(rest) && isnormal(g * rest)));
 }
 
 /* The adjoint of the product of a group, each element's by the others. */
@@ -326,21 +326,20 @@ static void group_adjoint(bp_context *cx, bp_reduction reduction, double g, doub
   const bp_reduce_loops *loops = reduce_of(cx, x);
   runs r = bp_is_contiguous(&d->to) ? runs_of(x) : (runs){x->rows, x->cols};
   terms t;
-  volatile double factors = 1;
   double count = 0, rest = 1;
-  fexcept_t before;
   y = compared_with(reduction, y);
   if (reduction == BP_PRODUCT) {
+    volatile double factors = 1; /* made before the flags are looked at */
+    fexcept_t before;
     watch_range(&before);
     for (size_t i = 0; i < r.count; i++) factors *= loops->product(r.length, y, bp_at(x, i, 0));
-    const bool left = has_left_range(&before);
-    rest = left && g != 0 ? NAN : factors;
+    rest = factors;
+    if (needs_parts(g, rest, has_left_range(&before))) {
+      product_adjoint_by_parts(g, 0, 0, bp_count(x), x, d);
+      return;
+    }
   }
   for (size_t i = 0; i < r.count && counts(reduction, y); i++) count += loops->count(r.length, y, bp_at(x, i, 0));
-  if (reduction == BP_PRODUCT && is_out_of_range(g, rest)) {
-    product_adjoint_by_parts(g, 0, 0, bp_count(x), x, d);
-    return;
-  }
   if (reduction == BP_LOGSUMEXP && is_coarse(x, y)) rest = sum_of_weights(loops, r, y, x);
   set_terms(&t, 0, reduction, g, y, count, rest);
   for (size_t k = 1; k < BLOCK && k < r.length; k++) {
@@ -374,14 +373,14 @@ static void column_adjoints(bp_context *cx, bp_reduction reduction, const bp_arr
     fexcept_t before;
     watch_range(&before);
     for (size_t i = 0; i < x->rows; i++) loops->each_product(n, t.y, bp_at(x, i, j), rest);
-    by_parts = has_left_range(&before);
-    for (size_t k = 0; k < n; k++) by_parts = by_parts || is_out_of_range(bp_load(g, j + k, 0), rest[k]);
+    const bool left = has_left_range(&before);
+    for (size_t k = 0; k < n; k++) by_parts = by_parts || needs_parts(bp_load(g, j + k, 0), rest[k], left);
   }
   if (by_parts && n > 1) { /* each column by itself */
     for (size_t k = 0; k < n; k++) column_adjoints(cx, reduction, g, x, y, j + k, 1, d);
     return;
   }
-  if (by_parts && bp_load(g, j, 0) != 0) {
+  if (by_parts) {
     product_adjoint_by_parts(bp_load(g, j, 0), 1, j, x->rows, x, d);
     return;
   }

@@ -55,10 +55,9 @@ static void contribute_zero(bp_context *cx, const bp_array *x, const bp_gradient
 
 static bp_status dot_backward(bp_call *call) {
   const double g = bp_load(COTANGENT, 0, 0);
-  const bool vanishes = INPUT(0)->dtype == BP_F32 ? (float)g == 0 : g == 0;
   for (size_t k = 0; k < 2; k++) {
     if (!WANTED(k)) continue;
-    if (vanishes)
+    if (bp_vanishes(g, INPUT(k)->dtype))
       contribute_zero(call->cx, INPUT(1 - k), GRADIENT(k));
     else
       bp_contribute(call->cx, g, INPUT(1 - k), GRADIENT(k));

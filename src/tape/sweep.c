@@ -426,9 +426,8 @@ static bool run_sum_of_products(bp_tape *tape, bp_index index, bp_status *status
     return false;
   const bool square = bp_is_formula(inner->op, BP_LOOP(square));
   const double scale = weight * tape->slots[index].number;
-  const bool vanishes = inner->value.dtype == BP_F32 ? (float)scale == 0 : scale == 0;
   if ((!square && !bp_is_formula(inner->op, BP_LOOP(mul))) || tape->slots[inner_index].state != BP_SLOT_EMPTY ||
-      vanishes)
+      bp_vanishes(scale, inner->value.dtype))
     return false;
   const bp_index *inputs = inner->input;
   const size_t count = inner->input_count;
