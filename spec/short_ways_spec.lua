@@ -28,13 +28,13 @@ describe("alias.pairs", function()
 
   it("lists the arrays of two structures that go together", function()
     local params, grads = net_of(1), net_of(2)
-    local list = alias.pairs(params, grads)
+    local list = alias.pairs("test", params, grads)
     assert.equal(2 * #bp.leaves(params), #list)
     for k, leaf in ipairs(bp.leaves(params)) do assert(rawequal(leaf, list[2 * k - 1])) end
     for k, leaf in ipairs(bp.leaves(grads)) do assert(rawequal(leaf, list[2 * k])) end
-    assert.equal(2, #alias.pairs(v, w))
+    assert.equal(2, #alias.pairs("test", v, w))
     local shared, gradient = { v }, { w }
-    assert.equal(2, #alias.pairs({ a = shared, b = { shared } }, { a = gradient, b = { gradient } }))
+    assert.equal(2, #alias.pairs("test", { a = shared, b = { shared } }, { a = gradient, b = { gradient } }))
   end)
 
   local m = bp.zeros(4, 2)
@@ -54,18 +54,18 @@ describe("alias.pairs", function()
     { "records of two types", net_of(1), net_of(2).layers[1] },
   }
   for _, case in ipairs(refused) do
-    it("leaves " .. case[1] .. " to the long way", function() assert.is_nil(alias.pairs(case[2], case[3])) end)
+    it("leaves " .. case[1] .. " to the long way", function() assert.is_nil(alias.pairs("test", case[2], case[3])) end)
   end
 
   it("leaves tracked values and instances to the long way", function()
     bp.grad(function(x)
-      assert.is_nil(alias.pairs({ x }, { w }))
-      assert.is_nil(alias.pairs({ w }, { x }))
+      assert.is_nil(alias.pairs("test", { x }, { w }))
+      assert.is_nil(alias.pairs("test", { w }, { x }))
       return bp.sum(x)
     end)(v)
     local money = setmetatable({ amount = 1 }, {})
     bp.instance(getmetatable(money), { zero = function() end, add = function(a) return a end, one = function() end })
-    assert.is_nil(alias.pairs({ v, money }, { w, money }))
+    assert.is_nil(alias.pairs("test", { v, money }, { w, money }))
   end)
 end)
 
@@ -140,8 +140,8 @@ describe("arithmetic of records, short and long:", function()
   for _, dtype in ipairs(help.dtypes) do
     it("two records, and a record and a number, " .. dtype, function()
       local x, y = net_of(1, dtype), net_of(2, dtype)
-      assert.same(help.plain(x + y), help.plain(core.arithmetic("+", x, y)))
-      assert.same(help.plain(3 / x), help.plain(core.arithmetic("/", 3, x)))
+      assert.same(help.plain(x + y), help.plain(core.arithmetic("test", "+", x, y)))
+      assert.same(help.plain(3 / x), help.plain(core.arithmetic("test", "/", 3, x)))
       assert.same(help.plain(leafwise(function(a, b) return a + b end, x, y)), help.plain(x + y))
       assert.same(help.plain(leafwise(function(a, b) return a - b end, x, y)), help.plain(x - y))
       assert.same(help.plain(leafwise(function(a, b) return a * b end, x, y)), help.plain(x * y))
@@ -187,14 +187,50 @@ describe("arithmetic of records, short and long:", function()
   end)
 
   it("what does not fit takes the long way", function()
-    assert.same({ "x", 4 }, core.arithmetic("+", { "x", 1 }, 3))
+    assert.same({ "x", 4 }, core.arithmetic("test", "+", { "x", 1 }, 3))
     local v = bp.ones(2)
     for _, other in ipairs{ { bp.ones(3) }, { v, v }, { { v } }, { v:astype("f32") }, {} } do
-      assert.is_false((pcall(core.arithmetic, "+", { v }, other)))
+      assert.is_false((pcall(core.arithmetic, "test", "+", { v }, other)))
     end
     local money = setmetatable({ amount = 1 }, {})
     bp.instance(getmetatable(money), { zero = function() end, add = function(a) return a end, one = function() end })
-    assert.is_false((pcall(core.arithmetic, "+", { money }, { money })))
+    assert.is_false((pcall(core.arithmetic, "test", "+", { money }, { money })))
     assert(rawequal(money, bp.add({ money }, { money })[1]))
+  end)
+end)
+
+describe("an interrupt", function()
+  -- As the stand-alone interpreter does it on Ctrl-C: a hook that raises once, at some call or return, and is gone.
+  it("by a hook gets through, wherever it comes", function()
+    local x, y, sgd = net_of(1), net_of(2), bp.optim.sgd{ lr = 0 }
+    for name, f in pairs{
+      minus = function() return x - y end, times = function() return 2 * x end,
+      add = function() return bp.add(x, y) end,
+      axpy = function() bp.axpy(0, y, x) end, step = function() sgd:step(x, y) end,
+    } do
+      local at, raised = 0
+      repeat
+        local count, inside = 0, false
+        at = at + 1
+        raised = false
+        local function interrupt()
+          if not inside then return end
+          count = count + 1
+          if count ~= at then return end
+          debug.sethook()
+          raised = true
+          error("interrupted!", 0)
+        end
+        debug.sethook(interrupt, "cr")
+        local ran, message = pcall(function()
+          inside = true
+          f()
+          inside = false
+        end)
+        debug.sethook()
+        assert(not raised or not ran and message == "interrupted!", name)
+      until not raised
+      assert(at > 20, name)
+    end
   end)
 end)

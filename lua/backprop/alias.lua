@@ -7,6 +7,7 @@ a tenth of the cost.
 ]]
 
 local core = require "backprop.core"
+local tree = require "backprop.tree"
 
 local alias = {}
 
@@ -24,10 +25,9 @@ function alias.kept(written, target, source)
 end
 
 --- The list target, source, target, source, ... of the leaves of two structures that go together; nil where they do
--- not, where a leaf is no array, or where a target shares storage with anything else.
-function alias.pairs(targets, sources)
-  local ran, list = pcall(core.array_pairs, targets, sources)
-  return ran and list or nil
+-- not, where a leaf is no array, or where a target shares storage with anything else. `name` is the public one.
+function alias.pairs(name, targets, sources)
+  return tree.short(core.array_pairs, name, targets, sources)
 end
 
 return alias

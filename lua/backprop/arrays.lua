@@ -5,6 +5,7 @@ small compositions of core operations.
 
 local alias = require "backprop.alias"
 local core = require "backprop.core"
+local plans = require "backprop.plans"
 local tree = require "backprop.tree"
 
 local kind, raise = core.kind, core.raise
@@ -48,15 +49,10 @@ function functions.matrix(list, dtype, surplus)
   return core.stack(rows, dtype)
 end
 
-local function add_axpy(plan, a, x, y)
-  local n = #plan
-  plan[n + 1], plan[n + 2], plan[n + 3], plan[n + 4] = "axpy", a, x, y
-end
-
 -- What y = y + a x means where all is simple: see alias.pairs.
 local function plan_pairs(a, apart)
-  local plan = {}
-  for k = 1, #apart, 2 do add_axpy(plan, a, apart[k + 1], apart[k]) end
+  local plan = plans.new()
+  for k = 1, #apart, 2 do plan:axpy(a, apart[k + 1], apart[k]) end
   return plan
 end
 
@@ -80,7 +76,7 @@ local function plan_structures(a, x, y)
     return class.scale(other, a)
   end, y, x)
   -- A table of y at two paths gets what there is for it at both, unless these are one table, too.
-  local plan, done, sums = {}, {}, {}
+  local plan, done, sums = plans.new(), {}, {}
   local function walk(into, from)
     done[into] = done[into] or {}
     sums[into] = sums[into] or {}
@@ -90,11 +86,11 @@ local function plan_structures(a, x, y)
     for _, key in ipairs(tree.keys(into, "bp.axpy")) do
       local part, addend = into[key], from[key]
       if tree.is_array(part) then
-        add_axpy(plan, a, addend, part)
+        plan:axpy(a, addend, part)
       elseif tree.is_leaf(part) then
         local class, before = tree.class_of(part), sum[key] or part
         sum[key] = class and class.add(before, addend) or not class and before + addend
-        table.move({"set", into, key, sum[key]}, 1, 4, #plan + 1, plan)
+        plan:set(into, key, sum[key])
       elseif tree.is_branch(part) then
         walk(part, addend)
       end
@@ -114,8 +110,9 @@ function functions.axpy(a, x, y, surplus)
     end
     return core.axpy(a, x, y)
   end
-  local apart = alias.pairs(y, x)
-  core.commit(apart and plan_pairs(a, apart) or plan_structures(a, x, y), "bp.axpy")
+  local apart = alias.pairs("bp.axpy", y, x)
+  local plan = apart and plan_pairs(a, apart) or plan_structures(a, x, y)
+  plan:commit("bp.axpy")
 end
 
 --- Gives back every array of a structure now; a later use of one raises.

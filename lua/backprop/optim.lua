@@ -18,6 +18,7 @@ local alias = require "backprop.alias"
 local core = require "backprop.core"
 local tree = require "backprop.tree"
 local grad = require "backprop.grad"
+local plans = require "backprop.plans"
 
 local kind, raise = core.kind, core.raise
 
@@ -124,54 +125,6 @@ local function parameters_of(params, grads)
     if item.id then item.gradient = alias.kept(written, item.parameter, item.gradient) end
   end
   return list
-end
-
--- Plans -----------------------------------------------------------------------------------------------------------
-
-local Plan = {}
-Plan.__index = Plan
-
-local function new_plan() return setmetatable({}, Plan) end
-
--- The instructions of core.commit.
-
--- holder[key] = value, where there is a value already.
-function Plan:set(holder, key, value)
-  local n = #self
-  self[n + 1], self[n + 2], self[n + 3], self[n + 4] = "set", holder, key, value
-end
-
--- holder[key] = the first element of x.
-function Plan:take(holder, key, x)
-  local n = #self
-  self[n + 1], self[n + 2], self[n + 3], self[n + 4] = "take", holder, key, x
-end
-
--- y = y + a x
-function Plan:axpy(a, x, y)
-  local n = #self
-  self[n + 1], self[n + 2], self[n + 3], self[n + 4] = "axpy", a, x, y
-end
-
--- x = a x
-function Plan:scale(a, x)
-  local n = #self
-  self[n + 1], self[n + 2], self[n + 3] = "scale", a, x
-end
-
-function Plan:adam(x, g, m, v, beta1, beta2, rate, epsilon, decay, l2)
-  local n = #self
-  self[n + 1], self[n + 2], self[n + 3], self[n + 4], self[n + 5], self[n + 6] = "adam", x, g, m, v, beta1
-  self[n + 7], self[n + 8], self[n + 9], self[n + 10], self[n + 11] = beta2, rate, epsilon, decay, l2
-end
-
--- x = x + a y for the parameter x, which may be a number.
-function Plan:step(a, y, x, is_number)
-  if is_number then
-    self:set(self.holder, self.key, x + (a + 0.0) * y) -- a float, also of integers
-  else
-    self:axpy(a, y, x)
-  end
 end
 
 -- The optimiser ---------------------------------------------------------------------------------------------------
@@ -285,14 +238,14 @@ local function plan_structures(self, plan, params, grads)
 end
 
 local function step(self, params, grads)
-  local plan, apart = new_plan(), alias.pairs(params, grads)
+  local plan, apart = plans.new(), alias.pairs("bp.optim", params, grads)
   if apart then
     plan_pairs(self, plan, apart)
   else
     plan_structures(self, plan, params, grads)
   end
   plan:set(self, "steps", self.steps + 1)
-  core.commit(plan, "bp.optim")
+  plan:commit("bp.optim")
   return apart
 end
 

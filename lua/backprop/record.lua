@@ -120,14 +120,15 @@ local function arithmetic(symbol, operate)
 
   return function(a, b)
     local type_a, type_b = tree.record_type(a), tree.record_type(b)
-    if type_a and type_a == type_b or type_a and kind(b) == "number" or type_b and kind(a) == "number" then
-      local ran, result = pcall(core.arithmetic, symbol, a, b)
-      if ran then return result end
+    local two = type_a and type_a == type_b
+    if not two and not (type_a and kind(b) == "number") and not (type_b and kind(a) == "number") then
+      raise("%s: expected two of one type, or a record and a number; got %s and %s", name, describe(a), describe(b))
     end
-    if type_a and type_a == type_b then return tree.map_at(name, apply_pair, a, b) end
-    if type_a and kind(b) == "number" then return tree.map(name, function(x) return apply(x, b) end, a) end
-    if type_b and kind(a) == "number" then return tree.map(name, function(y) return apply(a, y) end, b) end
-    raise("%s: expected two of one type, or a record and a number; got %s and %s", name, describe(a), describe(b))
+    local result = tree.short(core.arithmetic, name, symbol, a, b)
+    if result then return result end
+    if two then return tree.map_at(name, apply_pair, a, b) end
+    if type_a then return tree.map(name, function(x) return apply(x, b) end, a) end
+    return tree.map(name, function(y) return apply(a, y) end, b)
   end
 end
 

@@ -115,6 +115,14 @@ function tree.refuse_spoilt(name, sort, leaf, structure)
   raise("%s: %s%s", name, place, trouble[2])
 end
 
+--- What a function of the core returns that serves the usual case only; nil where it gave up, by an error that is nil.
+-- Any other error is the caller's: memory that runs out, an interrupt of the host's.
+function tree.short(f, ...)
+  local ran, result = pcall(f, ...)
+  if ran then return result end
+  if result ~= nil then error(result, 0) end
+end
+
 --- Raises where there is an argument too many.
 function tree.no_more(name, most, surplus)
   if surplus ~= nil then raise("%s: expected at most %d argument%s", name, most, most == 1 and "" or "s") end
@@ -421,8 +429,8 @@ end
 function tree.add(x, y, surplus)
   if surplus ~= nil or x == nil and y == nil then raise("bp.add: expected 2 arguments") end
   if type(x) == "table" and type(y) == "table" then
-    local ran, sum = pcall(core.arithmetic, "+", x, y, true)
-    if ran then return sum end
+    local sum = tree.short(core.arithmetic, "bp.add", "+", x, y, true)
+    if sum then return sum end
   end
   return tree.map_at("bp.add", add_leaves, x, y)
 end

@@ -214,20 +214,13 @@ static int split(lua_State *L) {
 
 /* ---- the short way for two structures ---------------------------------------------------------------------------- */
 
-/* What follows serves the usual case only, and gives up, by an error that nobody sees, where a structure is anything
- * else or anything is wrong: then the Lua side does all of it, in its own words. */
-static void give_up(lua_State *L) {
-  lua_pushnil(L);
-  lua_error(L);
-}
-
 /* Adds an array and what is to change it to the list. */
 static void pair_leaf(bp_walk *w, bp_sort what, int index, int other) {
   lua_State *L = w->L;
   const bp_handle *x = bp_handle_at(L, w->s, index), *y = bp_handle_at(L, w->s, other);
   const lua_Integer length = 2 * (lua_Integer)w->count;
-  if (what != BP_LEAF || x == NULL || y == NULL) give_up(L);
-  if (!bp_same_shape(&x->array, &y->array) || x->array.dtype != y->array.dtype || x->array.rank == 0) give_up(L);
+  if (what != BP_LEAF || x == NULL || y == NULL) bp_give_up(L);
+  if (!bp_same_shape(&x->array, &y->array) || x->array.dtype != y->array.dtype || x->array.rank == 0) bp_give_up(L);
   lua_pushvalue(L, index);
   lua_rawseti(L, w->own, length - 1);
   lua_pushvalue(L, other);
@@ -240,38 +233,41 @@ static void forget_pairs(bp_walk *w) {
   lua_replace(w->L, w->own);
 }
 
-/* Gives up if storage that is written (every other of the list at index 1, from the first) is that of anything else. */
-static void check_apart(lua_State *L, bp_state *s) {
-  const lua_Integer length = (lua_Integer)lua_rawlen(L, 1);
-  if (length == 0) give_up(L);
+/* Gives up if storage that is written (every other of the list at the top of the stack, from the first) is that of
+ * anything else. */
+static void check_apart(lua_State *L, bp_state *s, int list) {
+  const lua_Integer length = (lua_Integer)lua_rawlen(L, list);
+  const int written = list + 1;
+  if (length == 0) bp_give_up(L);
   lua_createtable(L, 0, (int)(length / 2));
   for (int first = 1; first <= 2; first++)
     for (lua_Integer k = first; k <= length; k += 2) {
-      lua_rawgeti(L, 1, k);
+      lua_rawgeti(L, list, k);
       const bp_handle *handle = bp_handle_at(L, s, -1);
       const bp_buffer *buffer = handle->array.buffer;
-      if (handle->array.rank == 0 || (buffer != NULL && buffer->loan != NULL)) give_up(L);
-      if (buffer != NULL && lua_rawgetp(L, 2, buffer) != LUA_TNIL) give_up(L);
+      if (handle->array.rank == 0 || (buffer != NULL && buffer->loan != NULL)) bp_give_up(L);
+      if (buffer != NULL && lua_rawgetp(L, written, buffer) != LUA_TNIL) bp_give_up(L);
       if (buffer != NULL && first == 1) {
         lua_pushboolean(L, true);
-        lua_rawsetp(L, 2, buffer);
+        lua_rawsetp(L, written, buffer);
       }
-      lua_settop(L, 2);
+      lua_settop(L, written);
     }
-  lua_settop(L, 1);
+  lua_settop(L, list);
 }
 
-/* core.array_pairs(x, y): the list x1, y1, x2, y2, ... of the leaves of two structures, all of them arrays that go
+/* core.array_pairs(name, x, y): the list x1, y1, x2, y2, ... of the leaves of two structures, all of them arrays that go
  * together, and each x of a storage that no other has; gives up on all else. */
 static int array_pairs(lua_State *L) {
-  bp_walk w = {.L = L, .s = bp_state_of(L), .visit = pair_leaf, .undo = forget_pairs, .paired = true, .own = 1};
-  w.name = "backprop";
-  lua_settop(L, 2);
+  bp_walk w = {.L = L, .s = bp_state_of(L), .visit = pair_leaf, .undo = forget_pairs, .paired = true, .own = 2};
+  w.name = luaL_checkstring(L, 1);
+  w.gives_up = true;
+  lua_settop(L, 3);
   lua_newtable(L);
   lua_insert(L, w.own);
   bp_walk_run(&w);
-  lua_settop(L, 1);
-  check_apart(L, w.s);
+  lua_settop(L, w.own);
+  check_apart(L, w.s, w.own);
   return 1;
 }
 
@@ -283,26 +279,41 @@ static void push_operand(bp_walk *w, int index) {
     lua_pushvalue(w->L, index);
 }
 
+/* Shape and dtype of a number or an array, plain or tracked; gives up on anything else. */
+static bp_array shape_at(bp_walk *w, int index) {
+  const bp_handle *handle = bp_handle_at(w->L, w->s, index);
+  const bp_variable *variable = bp_variable_at(w->L, w->s, index);
+  if (handle != NULL && handle->array.rank != 0) return handle->array;
+  if (lua_type(w->L, index) == LUA_TNUMBER) return bp_shape_number();
+  const bool live = variable != NULL && variable->generation == variable->box->tape.generation;
+  if (!live || variable->box->tape.nodes[variable->node].object) bp_give_up(w->L);
+  return variable->box->tape.nodes[variable->node].value;
+}
+
 /* The leaf and the one beside it, or the number. */
 static void arithmetic_leaf(bp_walk *w, bp_sort what, int index, int other) {
-  if (what != BP_LEAF) give_up(w->L);
-  push_operand(w, w->number_first ? w->own : index);
-  push_operand(w, w->number_first ? index : w->paired ? other : w->own);
+  const int beside = w->paired ? other : w->own;
+  if (what != BP_LEAF) bp_give_up(w->L);
+  const bp_array x = shape_at(w, index), y = shape_at(w, beside);
+  if (x.rank != 0 && y.rank != 0 && !(bp_same_shape(&x, &y) && x.dtype == y.dtype)) bp_give_up(w->L);
+  push_operand(w, w->number_first ? beside : index);
+  push_operand(w, w->number_first ? index : beside);
   lua_arith(w->L, w->operation);
 }
 
-/* core.arithmetic(symbol, x, y [, floats]): leaf by leaf, of two structures, or of one and a number; gives up on
- * instances, and where an operation raises. */
+/* core.arithmetic(name, symbol, x, y [, floats]): leaf by leaf, of two structures, or of one and a number; gives up on
+ * instances and on arrays that are not of one shape and dtype. */
 static int arithmetic(lua_State *L) {
-  bp_walk w = {.L = L, .s = bp_state_of(L), .visit = arithmetic_leaf, .undo = undo_nothing, .own = 2};
-  const char symbol = *luaL_checkstring(L, 1);
-  w.name = "backprop";
+  bp_walk w = {.L = L, .s = bp_state_of(L), .visit = arithmetic_leaf, .undo = undo_nothing, .own = 3};
+  const char symbol = *luaL_checkstring(L, 2);
+  w.name = luaL_checkstring(L, 1);
+  w.gives_up = true;
   w.operation = symbol == '+' ? LUA_OPADD : symbol == '-' ? LUA_OPSUB : symbol == '*' ? LUA_OPMUL : LUA_OPDIV;
-  w.floats = lua_toboolean(L, 4);
-  lua_settop(L, 3);
-  w.number_first = lua_type(L, 2) != LUA_TTABLE;
-  w.paired = !w.number_first && lua_type(L, 3) == LUA_TTABLE;
-  if (!w.number_first && !w.paired) lua_insert(L, 2);
+  w.floats = lua_toboolean(L, 5);
+  lua_settop(L, 4);
+  w.number_first = lua_type(L, 3) != LUA_TTABLE;
+  w.paired = !w.number_first && lua_type(L, 4) == LUA_TTABLE;
+  if (!w.number_first && !w.paired) lua_insert(L, w.own);
   bp_walk_run(&w);
   return 1;
 }

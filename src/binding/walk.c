@@ -54,7 +54,13 @@ static void push_place(bp_walk *w, const char *function, int length) {
   }
 }
 
+void bp_give_up(lua_State *L) {
+  lua_pushnil(L);
+  lua_error(L);
+}
+
 static void raise_difference(bp_walk *w, int length, int x, int y) {
+  if (w->gives_up) bp_give_up(w->L);
   push_place(w, "differ", length);
   lua_pushvalue(w->L, x);
   lua_pushvalue(w->L, y);
@@ -62,6 +68,7 @@ static void raise_difference(bp_walk *w, int length, int x, int y) {
 }
 
 static void raise_cycle(bp_walk *w) {
+  if (w->gives_up) bp_give_up(w->L);
   push_place(w, "cycle", w->depth);
   lua_call(w->L, 2, 0);
 }

@@ -21,6 +21,7 @@ struct bp_walk {
   bp_state *s;
   const char *name; /* of the public function, for errors */
   bool paired;      /* side by side with a structure (into) that must have leaves and branches at the same places */
+  bool gives_up;    /* where they differ, or one contains itself: by bp_give_up, not by an error in words */
   /* Pushes what takes the place of the leaf at an index; it stands at the top of the stack, or of a paired walk below the
    * one beside it, at `other` (else 0). */
   void (*visit)(bp_walk *w, bp_sort what, int index, int other);
@@ -53,6 +54,10 @@ struct bp_walk {
 /* Replaces the structure at the top of the stack (of a paired walk: the structure below the other, and both) by its
  * copy. */
 void bp_walk_run(bp_walk *w);
+
+/* Raises nil. What serves the usual case only leaves all else to the Lua side so, in its own words (tree.short); any other
+ * error, such as memory that runs out or an interrupt of the host's, is the caller's. */
+void bp_give_up(lua_State *L);
 
 /* Where the walk is, for errors of a leaf: " at layers[1].w", or "" at the root. Pushes the string. */
 const char *bp_walk_place(bp_walk *w);
