@@ -51,17 +51,15 @@ function modes.limit(problem) return program("limit", problem) end
 local Layer = bp.record("Layer", { "w", "matrix" }, { "b", "vector" })
 local Net = bp.record("Net", { "hidden1", Layer }, { "hidden2", Layer }, { "out", Layer })
 
--- `stored` says how a mode keeps a matrix of weights: bp.transpose, or as it is.
-local function differentiate(loss, problem, stored)
-  stored = stored or function(w) return w end
+local function differentiate(loss, problem)
   local layers = {}
-  for l, layer in ipairs(problem.layers) do layers[l] = Layer{ w = stored(layer.w):clone(), b = layer.b:clone() } end
+  for l, layer in ipairs(problem.layers) do layers[l] = Layer{ w = layer.w:clone(), b = layer.b:clone() } end
   local net = Net{ hidden1 = layers[1], hidden2 = layers[2], out = layers[3] }
   local x, target = problem.x, problem.target
   local function read(from)
     local list = {}
     for _, layer in ipairs{ from.hidden1, from.hidden2, from.out } do
-      list[#list + 1] = bp.flatten(stored(layer.w)):totable()
+      list[#list + 1] = bp.flatten(layer.w):totable()
       list[#list + 1] = layer.b:totable()
     end
     return list
@@ -92,12 +90,11 @@ end
 
 -- ---- lens and fields: layers, softmax and cross entropy written out ----
 
--- For one input, and for a batch of them as rows. Who trains in batches keeps the weights as they are multiplied from
--- the right, inputs x outputs: x w + b, no transposes.
-local vector, rows = {}, { stored = bp.transpose }
+-- For one input, and for a batch of them as rows.
+local vector, rows = {}, {}
 
 function vector.layer(w, b, x) return bp.matmul(w, x) + b end
-function rows.layer(w, b, x) return bp.matmul(x, w) + b end
+function rows.layer(w, b, x) return bp.matmul(x, bp.transpose(w)) + b end
 
 function vector.softmax(x)
   local e = bp.exp(x)
@@ -125,7 +122,7 @@ function modes.lens(problem)
     local y2 = bp.sigmoid(form.layer(bp.view(net, w2), bp.view(net, b2), y1))
     local y3 = form.softmax(form.layer(bp.view(net, w3), bp.view(net, b3), y2))
     return form.cross_entropy(y3, target)
-  end, problem, form.stored)
+  end, problem)
 end
 
 function modes.fields(problem)
@@ -135,7 +132,7 @@ function modes.fields(problem)
     local y2 = bp.sigmoid(form.layer(net.hidden2.w, net.hidden2.b, y1))
     local y3 = form.softmax(form.layer(net.out.w, net.out.b, y2))
     return form.cross_entropy(y3, target)
-  end, problem, form.stored)
+  end, problem)
 end
 
 -- ---- hybrid: gradients by hand for the layers and the loss, composed by the tape ----

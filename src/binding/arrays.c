@@ -403,6 +403,8 @@ static int release(lua_State *L) {
   if (handle == NULL) return bp_raise(L, s, "bp.release: expected an array, got %s", bp_type_of(L, s, 1));
   if (!s->cx.closed && handle->array.buffer != NULL && handle->array.buffer->references == 1)
     bp_count_unseen(s, &handle->array, -1);
+  else if (!s->cx.closed && handle->array.buffer != NULL)
+    bp_pending_compute_of(&s->cx, handle->array.buffer); /* what waits with it would keep it */
   s->epoch++;
   return collect(L);
 }

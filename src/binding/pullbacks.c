@@ -220,7 +220,7 @@ static int run_pullback(lua_State *L) {
   const bp_leaves cotangents = {.first = COTANGENTS, .list = flat ? 0 : COTANGENTS};
   bp_push_box_table(L, (bp_box *)tape);
   int failed = flat ? call_flat_pullback(L, s, sweep) : call_pullback(L, s, sweep);
-  s->cx.matrices_wait = false; /* nothing that runs while gradients are given waits */
+  s->cx.products_wait = false; /* nothing that runs while gradients are given waits */
   if (failed == LUA_OK) {
     if (flat) check_flat_gradients(L, s, sweep);
     bp_sweep_before_giving(tape);
@@ -242,17 +242,17 @@ static int run_pullback(lua_State *L) {
   return lua_error(L);
 }
 
-/* Matrices wait while the pullback runs (see core/pending.h). */
+/* Products wait while the pullback runs (see core/pending.h). */
 bp_status bp_custom_backward(bp_call *call) {
   lua_State *L = call->host;
   bp_context *cx = call->cx;
-  const bool before = cx->matrices_wait;
+  const bool before = cx->products_wait;
   if (!lua_checkstack(L, 8)) return BP_NOMEM;
-  cx->matrices_wait = !cx->timing; /* a profile shows a product where it was asked for */
+  cx->products_wait = !cx->timing; /* a profile shows a product where it was asked for */
   lua_pushcfunction(L, run_pullback);
   lua_pushlightuserdata(L, call);
   bool fine = lua_pcall(L, 1, 0, 0) == LUA_OK;
   bp_pending_compute_products(cx);
-  cx->matrices_wait = before;
+  cx->products_wait = before;
   return fine ? BP_OK : BP_RAISED;
 }

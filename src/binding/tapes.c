@@ -219,6 +219,7 @@ void bp_push_outcome(lua_State *L, bp_state *s, bp_box *box, const char *name) {
   } else if (node->kind == BP_NODE_RESULT && array.buffer->references == 1) {
     bp_push_shared(L, s, &array, false);
   } else {
+    bp_pending_compute(&s->cx, &array);
     bp_handle *copy = bp_push_new(L, s, bp_shape_like(&array));
     bp_axpby(&s->cx, 1, &array, 0, &copy->array);
   }

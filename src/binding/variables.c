@@ -81,8 +81,10 @@ static int variable_tostring(lua_State *L) {
     lua_pushfstring(L, "%f", node->number);
   else if (node->value.buffer == NULL)
     lua_pushliteral(L, "array");
-  else
+  else {
+    bp_pending_compute(&s->cx, &node->value);
     bp_push_text(L, &node->value);
+  }
   lua_concat(L, 2);
   return 1;
 }

@@ -37,7 +37,7 @@ struct bp_context {
   const struct bp_loops *loops[2]; /* the kernels of the processor's SIMD level, by dtype */
   bool check_finite;               /* the first operation that makes a NaN or inf is an error */
   bool timing;                     /* every node notes what its rules took */
-  bool matrices_wait;              /* a pullback runs: see pending.h */
+  bool products_wait;              /* a pullback runs: see pending.h */
   bool closed;                     /* the state is ending: nothing can be allocated any more */
   uint16_t pending_count;
   uint16_t receiving_sweeps; /* that run, and whose gradients go to arrays of the caller's */

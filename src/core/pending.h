@@ -1,7 +1,7 @@
-/* Pending matrices: they have storage, but nobody has looked at their elements yet. While a pullback runs (and then only)
- * a product of two matrices or vectors waits with its factors, and a transpose with what it is the transpose of. The
- * sweep takes the factors where it has a use for them alone, and a product what its operand is the transpose of. Products
- * that the pullback has kept are multiplied when it ends; transposes may wait on, since most are garbage by then.
+/* Pending matrices: they have storage, but nobody has looked at their elements yet. A transpose, plain or recorded, waits
+ * with what it is the transpose of: a product reads that instead, and most transposes are made for a product. While a
+ * pullback runs (and then only) a plain product of two matrices or vectors waits with its factors, which the sweep takes
+ * where it has a use for them alone; products that the pullback has kept are multiplied when it ends.
  *
  * Whoever else looks at a matrix has it computed first: in the binding (bp_check_array, bp_read_operand), and when an
  * operation runs (compute in tape.c). Whoever writes has what depends on the old elements computed first, through
@@ -35,6 +35,12 @@ static inline const bp_factors *bp_pending_factors(const bp_context *cx, const b
 
 static inline bool bp_is_pending(const bp_context *cx, const bp_array *array) {
   return cx->pending_count != 0 && array->buffer != NULL && array->buffer->pending != 0;
+}
+
+/* What a product reads for an operand: the operand, or of a transpose that waits what that is the transpose of. */
+static inline bp_array bp_pending_source(const bp_context *cx, const bp_array *array, bool *transposed) {
+  *transposed = bp_is_pending(cx, array) && bp_has_one_factor(bp_pending_factors(cx, array->buffer));
+  return *transposed ? bp_pending_factors(cx, array->buffer)->left : *array;
 }
 
 #endif

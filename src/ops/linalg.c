@@ -2,24 +2,47 @@
  * arrays that exist: where the engine can use it so (a training step), it is handed over instead of multiplied out. */
 #include <math.h>
 
+#include "../core/pending.h"
 #include "op.h"
 
-/* The cotangent of input k is op(left) op(right). */
-static void product_gradient(bp_call *call, size_t k, const bp_array *left, bool left_transposed, const bp_array *right,
-                             bool right_transposed) {
+/* A factor of a product: an array, and whether it is the transpose that is meant. */
+typedef struct factor {
+  bp_array array;
+  bool transposed;
+} factor;
+
+/* Input k; of a transpose that waits what that is the transpose of. */
+static factor factor_of(const bp_call *call, size_t k) {
+  factor f;
+  f.array = bp_pending_source(call->cx, INPUT(k), &f.transposed);
+  return f;
+}
+
+static factor as_it_is(const bp_array *array) {
+  return (factor){*array, false};
+}
+
+/* Of a vector there is none: an outer product takes it as a column on the left, as a row on the right. */
+static factor transpose_of(factor f) {
+  f.transposed = f.array.rank == 2 && !f.transposed;
+  return f;
+}
+
+/* The cotangent of input k is left right. */
+static void product_gradient(bp_call *call, size_t k, factor left, factor right) {
   bp_gradient *d = GRADIENT(k);
-  bp_factors factors = {*left, *right, left_transposed, right_transposed};
+  bp_factors factors = {left.array, right.array, left.transposed, right.transposed};
   if (d->factors != NULL)
     *d->factors = factors;
   else
     bp_add_product(call->cx, 1, &factors, d->accumulate ? 1 : 0, &d->to);
 }
 
-/* The cotangent of vector k is op(matrix) g. */
-static void vector_gradient(bp_call *call, size_t k, const bp_array *matrix, bool transposed, const bp_array *g) {
+/* The cotangent of vector k is matrix g. */
+static void vector_gradient(bp_call *call, size_t k, factor matrix, const bp_array *g) {
   bp_gradient *d = GRADIENT(k);
   bp_count_addition(call->cx, d);
-  bp_gemv(call->cx, matrix, transposed, g, d->accumulate, &d->to);
+  bp_gemv(call->cx, &matrix.array, matrix.transposed, g, d->accumulate, &d->to);
 }
 
 /* ---- dot, outer -------------------------------------------------------------------------------------------------- */
@@ -81,8 +104,9 @@ static bp_status outer_forward(bp_call *call) {
 }
 
 static bp_status outer_backward(bp_call *call) {
-  if (WANTED(0)) vector_gradient(call, 0, COTANGENT, false, INPUT(1));
-  if (WANTED(1)) vector_gradient(call, 1, COTANGENT, true, INPUT(0));
+  const factor g = as_it_is(COTANGENT);
+  if (WANTED(0)) vector_gradient(call, 0, g, INPUT(1));
+  if (WANTED(1)) vector_gradient(call, 1, transpose_of(g), INPUT(0));
   return BP_OK;
 }
 
@@ -118,14 +142,18 @@ static bp_status matmul_shape(bp_call *call) {
   return BP_OK;
 }
 
-static bp_status matmul_forward(bp_call *call) {
-  const bp_array *a = INPUT(0), *b = INPUT(1);
-  if (b->rank == 1)
-    bp_gemv(call->cx, a, false, b, false, RESULT);
-  else if (a->rank == 1)
-    bp_gemv(call->cx, b, true, a, false, RESULT);
+/* Y = A B; a vector on the left is a row. */
+static void multiply(bp_call *call, factor a, factor b) {
+  if (b.array.rank == 1)
+    bp_gemv(call->cx, &a.array, a.transposed, &b.array, false, RESULT);
+  else if (a.array.rank == 1)
+    bp_gemv(call->cx, &b.array, !b.transposed, &a.array, false, RESULT);
   else
-    bp_gemm(call->cx, 1, a, false, b, false, 0, RESULT);
+    bp_gemm(call->cx, 1, &a.array, a.transposed, &b.array, b.transposed, 0, RESULT);
+}
+
+static bp_status matmul_forward(bp_call *call) {
+  multiply(call, factor_of(call, 0), factor_of(call, 1));
   return BP_OK;
 }
 
@@ -134,18 +162,18 @@ bool bp_is_product(const bp_call *call) {
 }
 
 static bp_status matmul_backward(bp_call *call) {
-  const bp_array *a = INPUT(0), *b = INPUT(1), *g = COTANGENT;
+  const factor a = factor_of(call, 0), b = factor_of(call, 1), g = as_it_is(COTANGENT);
   if (WANTED(0)) {
-    if (a->rank == 1)
-      vector_gradient(call, 0, b, false, g);
+    if (a.array.rank == 1)
+      vector_gradient(call, 0, b, COTANGENT);
     else
-      product_gradient(call, 0, g, false, b, b->rank == 2);
+      product_gradient(call, 0, g, transpose_of(b));
   }
   if (WANTED(1)) {
-    if (b->rank == 1)
-      vector_gradient(call, 1, a, true, g);
+    if (b.array.rank == 1)
+      vector_gradient(call, 1, transpose_of(a), COTANGENT);
     else
-      product_gradient(call, 1, a, a->rank == 2, g, false);
+      product_gradient(call, 1, transpose_of(a), g);
   }
   return BP_OK;
 }
@@ -175,12 +203,9 @@ static const double no_parameters[2] = {0, 0};
 /* The bias is added and the activation applied in one pass over the rows, in place: none of the activations that there
  * are needs its argument again. */
 static bp_status linear_forward(bp_call *call) {
-  const bp_array *x = INPUT(0), *w = INPUT(1), *b = INPUT(2);
+  const bp_array *b = INPUT(2);
   int64_t activation = call->attributes->integer[0];
-  if (x->rank == 1)
-    bp_gemv(call->cx, w, false, x, false, RESULT);
-  else
-    bp_gemm(call->cx, 1, x, false, w, true, 0, RESULT);
+  multiply(call, factor_of(call, 0), transpose_of(factor_of(call, 1)));
   size_t rows = RESULT->rank == 1 ? 1 : RESULT->rows;
   for (size_t i = 0; i < rows; i++) {
     bp_array row = RESULT->rank == 1 ? *RESULT : bp_window_row(RESULT, i);
@@ -192,19 +217,19 @@ static bp_status linear_forward(bp_call *call) {
 
 /* The adjoint of w x + b for the cotangent g. */
 static void product_backward(bp_call *call, const bp_array *g) {
-  const bp_array *x = INPUT(0), *w = INPUT(1);
+  const factor x = factor_of(call, 0), w = factor_of(call, 1);
   if (WANTED(0)) {
-    if (x->rank == 1)
-      vector_gradient(call, 0, w, true, g);
+    if (x.array.rank == 1)
+      vector_gradient(call, 0, transpose_of(w), g);
     else
-      product_gradient(call, 0, g, false, w, false);
+      product_gradient(call, 0, as_it_is(g), w);
   }
-  if (WANTED(1)) product_gradient(call, 1, g, x->rank == 2, x, false);
+  if (WANTED(1)) product_gradient(call, 1, transpose_of(as_it_is(g)), x);
   if (WANTED(2)) bp_contribute_summed(call->cx, g, GRADIENT(2));
 }
 
-/* The cotangent goes through the activation first: in place, or into an array of its own. Where a step keeps that as a
- * factor, of w's gradient or of x's, the call's attributes hold it as long as the tape lives; there is one sweep then. */
+/* The cotangent goes through the activation first: in place, or into an array of its own. Where the engine is handed that
+ * as a factor, of w's gradient or of x's, the call's attributes hold it until the next sweep, or the tape's end. */
 static bp_status linear_backward(bp_call *call) {
   bp_attributes *attributes = call->attributes;
   int64_t activation = attributes->integer[0];
@@ -217,6 +242,7 @@ static bp_status linear_backward(bp_call *call) {
   bp_map_unary_adjoint(call->cx, bp_activation_loop(activation), no_parameters, COTANGENT, RESULT, RESULT, &d);
   product_backward(call, &d.to);
   if (call->cotangent_free) return BP_OK;
+  bp_array_release(call->cx, &attributes->saved);
   if (GRADIENT(0)->factors != NULL || GRADIENT(1)->factors != NULL)
     attributes->saved = d.to;
   else
@@ -238,8 +264,8 @@ static bp_status transpose_forward(bp_call *call) {
   return BP_OK;
 }
 
-bool bp_is_transpose(const bp_call *call) {
-  return call->op->forward == transpose_forward;
+bool bp_is_transpose(const bp_op *op) {
+  return op->forward == transpose_forward;
 }
 
 static bp_status transpose_backward(bp_call *call) {
@@ -347,7 +373,7 @@ static const bp_op rows[] = {
      .samples = "{ {bp.matrix{{1, 2, 3}, {4, 5, 6}}, bp.matrix{{1, -1}, {0.5, 2}, {3, 1}}}, "
                 "{bp.matrix{{1, 2, 3}, {4, 5, 6}}, bp.vector{1, -1, 0.5}}, "
                 "{bp.vector{1, -1}, bp.matrix{{1, 2, 3}, {4, 5, 6}}} }",
-     .flags = BP_OP_SEQUENTIAL | BP_OP_CONTIGUOUS | BP_OP_PRODUCT,
+     .flags = BP_OP_SEQUENTIAL | BP_OP_CONTIGUOUS | BP_OP_PRODUCT | BP_OP_READS_TRANSPOSES,
      .shape = matmul_shape,
      .forward = matmul_forward,
      .backward = matmul_backward},
@@ -361,13 +387,13 @@ static const bp_op rows[] = {
                 "{bp.vector{1, -1, 0.2}, bp.matrix{{0.1, 0.2, 0.3}, {0.4, 0.5, -0.6}}, bp.vector{0.5, -1}, \"tanh\"}, "
                 "{bp.matrix{{1, -1, 2}, {0, 0.3, 1}}, bp.matrix{{0.1, 0.2, 0.3}, {0.4, 0.5, 0.6}}, bp.vector{0.5, -1}, "
                 "\"sigmoid\"} }",
-     .flags = BP_OP_SEQUENTIAL | BP_OP_CONTIGUOUS | BP_OP_PRODUCT,
+     .flags = BP_OP_SEQUENTIAL | BP_OP_CONTIGUOUS | BP_OP_PRODUCT | BP_OP_READS_TRANSPOSES,
      .shape = linear_shape,
      .forward = linear_forward,
      .backward = linear_backward},
     {.name = "transpose",
      .signature = "value x",
-     .doc = "The transpose of an m x n matrix, n x m; a copy.",
+     .doc = "The transpose of an m x n matrix, n x m; a copy, which a product reads without its being made.",
      .formula = "Y = X'; dX = dY'",
      .samples = "{ {bp.matrix{{1, 2, 3}, {4, 5, 6}}} }",
      .flags = BP_OP_SEQUENTIAL | BP_OP_VALUES_UNREAD,

@@ -34,7 +34,8 @@ typedef struct bp_formula {
 
 enum {
   BP_OP_FORMULA = 1 << 17,
-  BP_OP_TO_NUMBER = 1 << 18 /* the result is a number, unless the first integer, an axis, is given */
+  BP_OP_TO_NUMBER = 1 << 18,       /* the result is a number, unless the first integer, an axis, is given */
+  BP_OP_READS_TRANSPOSES = 1 << 19 /* operands may be transposes that wait: the rules read their sources */
 };
 
 #define BP_FORMULA(name) (&(const bp_formula){BP_LOOP(name), &bp_numbers.name##_})
@@ -71,7 +72,7 @@ double bp_weight_in_sum(const bp_op *op, const bp_array *x);
 /* Whether the result of a call is the product of its two inputs, and a matrix. */
 bool bp_is_product(const bp_call *call);
 /* Whether it is the transpose of its input. */
-bool bp_is_transpose(const bp_call *call);
+bool bp_is_transpose(const bp_op *op);
 
 #define FAMILY(name) const bp_family bp_##name##_family = {"src/ops/" #name ".c", rows, sizeof rows / sizeof rows[0]}
 

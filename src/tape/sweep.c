@@ -328,9 +328,43 @@ static bp_status add_aside(bp_tape *tape, bp_index input, bp_gradient *d) {
   return status;
 }
 
+static bool is_transpose(const bp_tape *tape, bp_index index) {
+  return tape->nodes[index].op != NULL && bp_is_transpose(tape->nodes[index].op);
+}
+
+/* What a product contributes to a transpose goes, factors reversed, to what that is the transpose of. */
 static bool takes_factors(const bp_tape *tape, const bp_op *op, bp_index input) {
   const bp_node *node = &tape->nodes[input];
-  return tape->deferring && (op->flags & BP_OP_PRODUCT) != 0 && node->kind == BP_NODE_LEAF && node->value.rank == 2;
+  if ((op->flags & BP_OP_PRODUCT) == 0 || node->value.rank != 2) return false;
+  return (tape->deferring && node->kind == BP_NODE_LEAF) || (is_transpose(tape, input) && !tape->check_finite);
+}
+
+/* Adds a product to a gradient: kept as factors, or multiplied. */
+static bp_status add_product(bp_tape *tape, bp_index index, const bp_factors *factors) {
+  bp_gradient d;
+  if (tape->deferring && tape->nodes[index].kind == BP_NODE_LEAF) return keep_factors(tape, index, factors);
+  bp_status status = destination(tape, index, &d);
+  if (status == BP_OK) bp_add_product(tape->cx, 1, factors, d.accumulate ? 1 : 0, &d.to);
+  return status;
+}
+
+/* Whether what an operation has handed over would be overwritten where a node's gradient goes to an array of the
+ * caller's. */
+static bool is_factor_at(bp_tape *tape, const bp_call *call, bp_index index) {
+  const bp_array *into = bp_into_of(tape, tape->nodes[index].root);
+  for (size_t k = 0; k < call->input_count && into != NULL; k++) {
+    const bp_factors *factors = call->gradient[k].factors;
+    if (factors != NULL && (factors->left.buffer == into->buffer || factors->right.buffer == into->buffer)) return true;
+  }
+  return false;
+}
+
+static bp_status add_handed_over(bp_tape *tape, const bp_call *call, bp_index index, bp_factors f) {
+  while (is_transpose(tape, index) && !is_factor_at(tape, call, tape->nodes[index].input[0])) {
+    f = (bp_factors){f.right, f.left, f.right.rank == 2 && !f.right_transposed, f.left.rank == 2 && !f.left_transposed};
+    index = tape->nodes[index].input[0];
+  }
+  return add_product(tape, index, &f);
 }
 
 /* Hands out the destinations. */
@@ -362,7 +396,7 @@ static bp_status prepare(bp_tape *tape, bp_call *call, const bp_index *inputs, b
 static bp_status finish(bp_tape *tape, bp_call *call, const bp_index *inputs, bp_status status) {
   for (size_t k = 0; k < call->input_count; k++) {
     bp_gradient *d = &call->gradient[k];
-    if (d->factors != NULL && status == BP_OK) status = keep_factors(tape, inputs[k], d->factors);
+    if (d->factors != NULL && status == BP_OK) status = add_handed_over(tape, call, inputs[k], *d->factors);
     if (!tape->asides[k].used) continue;
     if (status == BP_OK) status = add_aside(tape, inputs[k], d);
     bp_buffer_release(tape->cx, d->to.buffer);
@@ -596,19 +630,11 @@ bool bp_sweep_receives(const bp_tape *tape, const bp_buffer *buffer) {
 
 bp_status bp_sweep_give_product(bp_tape *tape, bp_index input, const bp_array *product, bool *taken) {
   bp_context *cx = tape->cx;
-  const bp_node *node = &tape->nodes[input];
-  bp_status status;
   *taken = false;
   if (!bp_is_pending(cx, product)) return BP_OK; /* finalizers have looked at it */
   const bp_factors *factors = bp_pending_factors(cx, product->buffer);
   if (bp_has_one_factor(factors)) return BP_OK;
-  if (tape->deferring && node->kind == BP_NODE_LEAF) {
-    status = keep_factors(tape, input, factors);
-  } else {
-    bp_gradient d;
-    status = destination(tape, input, &d);
-    if (status == BP_OK) bp_add_product(cx, 1, factors, d.accumulate ? 1 : 0, &d.to);
-  }
+  bp_status status = add_product(tape, input, factors);
   if (status != BP_OK) return status;
   bp_pending_drop(cx, product->buffer);
   *taken = true;

@@ -236,12 +236,15 @@ static bp_status check_results(bp_call *call) {
   return bp_call_fail(call, "the result has a NaN or inf");
 }
 
-/* An operand of a product, to be read as it stands; for a transpose that waits, what that is the transpose of. */
-static bp_array factor_of(bp_context *cx, const bp_array *x, bool *transposed) {
-  *transposed = bp_is_pending(cx, x) && bp_has_one_factor(bp_pending_factors(cx, x->buffer));
-  if (*transposed) return bp_pending_factors(cx, x->buffer)->left;
-  bp_pending_compute(cx, x);
-  return *x;
+/* An operand is about to be looked at; a product looks at what a transpose that waits is the transpose of. */
+static void compute_operand(bp_call *call, size_t k) {
+  bool transposed = false;
+  if ((call->op->flags & BP_OP_READS_TRANSPOSES) != 0) bp_pending_source(call->cx, &call->input[k], &transposed);
+  if (!transposed) bp_pending_compute(call->cx, &call->input[k]);
+}
+
+static void compute_operands(bp_call *call) {
+  for (size_t k = 0; k < call->input_count && call->cx->pending_count != 0; k++) compute_operand(call, k);
 }
 
 /* A product or a transpose that has its storage, and waits until somebody looks at it. Where too many wait, the oldest is
@@ -249,30 +252,26 @@ static bp_array factor_of(bp_context *cx, const bp_array *x, bool *transposed) {
 static bool waits(bp_call *call) {
   bp_context *cx = call->cx;
   bp_factors factors = {.right.buffer = NULL};
-  const bool product = bp_is_product(call);
-  if (!product && !bp_is_transpose(call)) return false;
   if (cx->pending_count == BP_MAX_PENDING) bp_pending_compute_of(cx, cx->pending[0].to.buffer);
-  if (product) {
-    factors.left = factor_of(cx, &call->input[0], &factors.left_transposed);
-    factors.right = factor_of(cx, &call->input[1], &factors.right_transposed);
+  compute_operands(call);
+  factors.left = bp_pending_source(cx, &call->input[0], &factors.left_transposed);
+  if (call->input_count == 2) {
+    factors.right = bp_pending_source(cx, &call->input[1], &factors.right_transposed);
     if (factors.right.buffer->exposed) return false;
-  } else {
-    bp_pending_compute(cx, &call->input[0]);
-    factors.left = call->input[0];
   }
   if (factors.left.buffer->exposed) return false;
   bp_pending_add(cx, call->result, &factors);
   return true;
 }
 
-/* The operands are about to be looked at. */
-static void compute_operands(bp_call *call) {
-  for (size_t k = 0; k < call->input_count && call->cx->pending_count != 0; k++)
-    bp_pending_compute(call->cx, &call->input[k]);
+/* Not where a NaN is looked for, nor for a profile, which shows an operation's time where it was asked for. */
+static bool may_wait(const bp_call *call, bool recorded, bool check_finite) {
+  if (check_finite || call->cx->timing) return false;
+  return bp_is_transpose(call->op) || (call->cx->products_wait && !recorded && bp_is_product(call));
 }
 
 /* Shape rule, storage, forward rule. The results and what is saved come with references; on failure nothing does. */
-static bp_status compute(bp_call *call, double *numbers, bool check_finite, bool may_wait) {
+static bp_status compute(bp_call *call, double *numbers, bool recorded, bool check_finite) {
   bp_array *saved = &call->attributes->saved;
   bool views = true;
   size_t provided = 0;
@@ -283,7 +282,7 @@ static bp_status compute(bp_call *call, double *numbers, bool check_finite, bool
   }
   bool saves = status == BP_OK && saved->rank != 0;
   if (saves) status = bp_array_allocate(call->cx, saved);
-  if (status == BP_OK && !(may_wait && !views && waits(call))) {
+  if (status == BP_OK && !(may_wait(call, recorded, check_finite) && waits(call))) {
     compute_operands(call);
     if (!views) status = call->op->forward(call);
   }
@@ -345,8 +344,7 @@ static bp_status apply(bp_context *cx, bp_tape *tape, const bp_op *op, bp_operan
   for (size_t k = 0; k < call.result_count; k++) results[k] = bp_shape_number();
   int64_t start = cx->timing ? bp_clock() : 0;
   bool check_finite = tape == NULL ? cx->check_finite : tape->check_finite;
-  bool may_wait = cx->matrices_wait && tape == NULL && !check_finite;
-  bp_status status = compute(&call, numbers, check_finite, may_wait);
+  bp_status status = compute(&call, numbers, tape != NULL, check_finite);
   if (status != BP_OK) return status;
   if (!is_recorded(tape, op)) return give_out(&call, outcomes), BP_OK;
   status = record(tape, &call, operands, attributes != NULL, outcomes);
