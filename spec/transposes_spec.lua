@@ -70,7 +70,9 @@ local functions = {
     local s = t(p.w)
     return { s, bp.matmul(s, p.x) }
   end,
-  ["of a constant"] = function(p, t, constants) return bp.matmul(p.x, t(constants.w)) * bp.matmul(t(constants.w), p.a) end,
+  ["of a constant"] = function(p, t, constants)
+    return bp.matmul(p.x, t(constants.w)) * bp.matmul(t(constants.w), p.a)
+  end,
   ["of a constant, in a layer"] = function(p, t, constants)
     return bp.linear(t(constants.x), p.w, p.b, "tanh") + bp.linear(p.x, t(constants.w), p.b)
   end,
@@ -119,8 +121,8 @@ local functions = {
   end,
 }
 
--- All that a function gives: value and gradients, fresh, into arrays, of a kept tape, with NaN looked for, of a profile;
--- and the parameters after a step.
+-- All that a function gives: value and gradients, fresh, into arrays, of a kept tape, with NaN looked for; and the
+-- parameters after a step.
 local function results(f, t, dtype)
   local p, constants = arguments(dtype), arguments(dtype)
   local function g(q) return f(q, t, constants) end
@@ -246,7 +248,7 @@ describe("a transpose", function()
   it("has a gradient that may go to its own source where nothing else reads that", function()
     local p = arguments "f64"
     local w = p.w:clone()
-    bp.grad(function(w) return bp.sum(bp.matmul(p.x, bp.transpose(w))) end, { into = p.w })(p.w)
+    bp.grad(function(q) return bp.sum(bp.matmul(p.x, bp.transpose(q))) end, { into = p.w })(p.w)
     close(bp.matmul(bp.ones(3, 3), p.x), p.w)
     bp.grad(function(x) return bp.sum(bp.matmul(x, bp.transpose(w)) * p.a) end, { into = w })(p.x)
     close(bp.matmul(p.a, arguments("f64").w), w)
@@ -297,7 +299,6 @@ describe("a transpose", function()
   end)
 
   it("keeps no storage alive that was released", function()
-    local w <close> = bp.zeros(100, 100)
     local before = bp.stats().bytes_live
     local source = bp.ones(100, 100)
     local t <close> = bp.transpose(source)
