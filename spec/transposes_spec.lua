@@ -287,8 +287,9 @@ describe("a transpose", function()
   it("is there for whoever has the result when the call has ended", function()
     local p, kept = arguments "f64", nil
     local value, _, further = bp.value_and_grad(function(q)
-      kept = bp.value(in_spoilt_memory(q.w))
-      return in_spoilt_memory(q.w), { in_spoilt_memory(q.x) }
+      local t = in_spoilt_memory(q.w)
+      kept = bp.value(t)
+      return t, { in_spoilt_memory(q.x) }
     end)(p)
     same(from_columns(p.w), value)
     same(from_columns(p.w), kept)
@@ -296,6 +297,29 @@ describe("a transpose", function()
     value:set(1, 1, 5)
     same(5, value:get(1, 1))
     raises("read-only", function() kept:fill(1) end)
+  end)
+
+  it("holds back no NaN or inf that is looked for", function()
+    local function f(x, w) return bp.sum(bp.matmul(x, bp.transpose(w))) * 1e200 end
+    local x, w = bp.full(1e150, 2, 2), bp.full(1e-250, 2, 2)
+    raises({ "bp.matmul", "the gradient of argument 2" }, function()
+      bp.grad(f, { wrt = { 2 }, check_finite = true })(x, w)
+    end)
+    same(bp.full(math.huge, 2, 2), bp.grad(f, { wrt = { 2 } })(x, w))
+  end)
+
+  it("leaves nothing behind in a pullback that is called again", function()
+    collectgarbage()
+    local before = bp.stats().bytes_live
+    do
+      local p <close> = setmetatable(arguments "f64", { __close = bp.release })
+      local _, pullback <close> = bp.vjp(function(q)
+        local y = bp.linear(q.x, bp.transpose(q.w), q.b, "tanh")
+        return bp.sum(y * y + y)
+      end, p)
+      for _ = 1, 3 do bp.release((pullback(1))) end
+    end
+    same(before, bp.stats().bytes_live)
   end)
 
   it("keeps no storage alive that was released", function()
@@ -348,17 +372,36 @@ describe("a transpose", function()
 end)
 
 describe("a few rows by the transpose of a large matrix", function()
-  it("are the product, in f32, whatever their number", function()
-    local r = bp.rng(3)
-    local w = r:normal(0, 1, 257, 300, "f32")
-    for _, n in ipairs{ 1, 2, 3, 15, 16, 37, 38, 64 } do
-      local x = r:normal(0, 1, n, 300, "f32")
-      local expected = bp.matmul(x:astype "f64", bp.transpose(w):astype "f64")
-      local tolerance = 2e-4
-      close(expected:totable(), bp.matmul(x, bp.transpose(w)):totable(), tolerance)
-      close(expected:totable(), bp.linear(x, w, bp.zeros(257, "f32")):totable(), tolerance)
-      local part = bp.linear(bp.slice(bp.concat{ x, x, x }, n + 1, 2 * n), w, bp.ones(257, "f32"), "relu")
-      close(bp.relu(expected + 1):totable(), part:totable(), tolerance)
-    end
-  end)
+  local r = bp.rng(3)
+  local function normal(dtype, rows, columns) return r:normal(0, 1, rows, columns, dtype) end
+
+  for _, dtype in ipairs(help.dtypes) do
+    it("are the product, whatever their number, " .. dtype, function()
+      local w = normal(dtype, 257, 300)
+      for _, n in ipairs{ 1, 2, 3, 15, 16, 37, 38, 64 } do
+        local x = normal(dtype, n, 300)
+        local expected = bp.matmul(x:astype "f64", from_columns(w):astype "f64")
+        local function as_expected(product, found)
+          close(product:totable(), found:totable(), dtype == "f64" and 1e-12 or 2e-4)
+        end
+        as_expected(expected, bp.matmul(x, bp.transpose(w)))
+        as_expected(expected, bp.matmul(bp.transpose(from_columns(x)), bp.transpose(w)))
+        as_expected(expected, bp.linear(x, w, bp.zeros(257, dtype)))
+        local rows = bp.slice(bp.concat{ x, x, x }, n + 1, 2 * n)
+        as_expected(bp.relu(expected + 1), bp.linear(rows, w, bp.ones(257, dtype), "relu"))
+      end
+    end)
+
+    it("are added to a gradient, and subtracted from parameters that have decayed, " .. dtype, function()
+      local v, w, x = normal(dtype, 300, 257), normal(dtype, 300, 257), normal(dtype, 5, 300)
+      local function f(q) return bp.sum(bp.matmul(q, v)) - 2 * bp.sum(bp.matmul(q, w)) end
+      local slope = bp.sum(v, 2) - 2 * bp.sum(w, 2)
+      local expected = bp.stack{ slope, slope, slope, slope, slope }
+      close(expected:totable(), bp.grad(f)(x):totable(), dtype == "f64" and 1e-12 or 2e-4)
+      local params = { x:clone() }
+      bp.optim.sgd{ lr = 0.5, weight_decay = 2 }:minimize(function(q) return bp.sum(bp.matmul(q[1], v)) end, params)
+      slope = -0.5 * bp.sum(v, 2)
+      close(bp.stack{ slope, slope, slope, slope, slope }:totable(), params[1]:totable(), 2e-4)
+    end)
+  end
 end)

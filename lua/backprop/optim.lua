@@ -178,9 +178,17 @@ local function check_setting(name, key, value, default)
   end
 end
 
--- Settings may be assigned: they are looked at when they are used.
+-- Settings may be assigned: they are looked at when they are used, each as often as it has changed.
 local function check_settings(self)
-  for key, default in pairs(self.defaults) do check_setting(self.name, key, self[key], default) end
+  local settings, checked = self.settings, self.checked
+  for i = 1, #settings do
+    local key = settings[i]
+    local value = self[key]
+    if value == nil or value ~= checked[key] then
+      check_setting(self.name, key, value, self.defaults[key])
+      checked[key] = value
+    end
+  end
   if math.type(self.steps) ~= "integer" or self.steps < 0 then
     raise("bp.optim.%s: steps must be a count of steps, got %s", self.name, tostring(self.steps))
   end
@@ -291,7 +299,7 @@ local function new(name, options, defaults, update)
     raise("bp.optim.%s: expected a table of options, got %s", name, tree.describe(options))
   end
   local self = {
-    name = name, settings = {}, defaults = defaults, update = update, decoupled = false,
+    name = name, settings = {}, checked = {}, defaults = defaults, update = update, decoupled = false,
     states = setmetatable({}, {__mode = "k"}), by_handle = setmetatable({}, {__mode = "k"}), steps = 0,
   }
   for key, value in pairs(defaults) do self[key] = value end

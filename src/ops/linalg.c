@@ -22,9 +22,9 @@ static factor as_it_is(const bp_array *array) {
   return (factor){*array, false};
 }
 
-/* Of a vector there is none: an outer product takes it as a column on the left, as a row on the right. */
+/* Of a vector that says nothing: on the left it is a column, on the right a row. */
 static factor transpose_of(factor f) {
-  f.transposed = f.array.rank == 2 && !f.transposed;
+  f.transposed = !f.transposed;
   return f;
 }
 

@@ -361,7 +361,7 @@ static bool is_factor_at(bp_tape *tape, const bp_call *call, bp_index index) {
 
 static bp_status add_handed_over(bp_tape *tape, const bp_call *call, bp_index index, bp_factors f) {
   while (is_transpose(tape, index) && !is_factor_at(tape, call, tape->nodes[index].input[0])) {
-    f = (bp_factors){f.right, f.left, f.right.rank == 2 && !f.right_transposed, f.left.rank == 2 && !f.left_transposed};
+    f = (bp_factors){f.right, f.left, !f.right_transposed, !f.left_transposed};
     index = tape->nodes[index].input[0];
   }
   return add_product(tape, index, &f);
