@@ -522,6 +522,7 @@ describe("an optimiser", function()
     end
     refuses("weight_decay must be a number", "sgd", "weight_decay", "x")
     refuses("momentum must be a number", "sgd", "momentum", nil)
+    refuses("lr must be a number", "adam", "lr", nil)
     refuses("nesterov needs a momentum", "sgd", "nesterov", true)
     refuses("lr cannot be", "sgd", "lr", 0 / 0)
     refuses("beta1 must be less than 1", "adam", "beta1", 1)
