@@ -1,4 +1,5 @@
--- Products and transposes of a pullback are computed when somebody looks at them, or not at all (src/core/pending.h).
+-- Products of a pullback, and transposes anywhere (transposes_spec.lua, too), are computed when somebody looks at them,
+-- or not at all (src/core/pending.h).
 -- Nobody may see that: each case here is held against the same with matrices that were looked at on the spot.
 
 package.path = "./spec/?.lua;" .. package.path

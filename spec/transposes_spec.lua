@@ -128,7 +128,7 @@ local function results(f, t, dtype)
   local function g(q) return f(q, t, constants) end
   local function loss(q)
     local total = 0
-    bp.map(function(y) total = total + bp.sum(y * y) end, bp.map(function(y) return y end, g(q)))
+    for _, y in ipairs(bp.leaves(g(q))) do total = total + bp.sum(y * y) end
     return total
   end
   local into = bp.zero(p)
@@ -176,9 +176,13 @@ describe("a transpose", function()
     same(1, bp.stats().additions)
   end)
 
+  -- Not where values that bp.value cuts off, or constants that change, would make the differences disagree.
+  local not_differentiated = { ["looked at"] = true, ["where indices are read"] = true, ["that changes"] = true,
+    ["of a constant that changes"] = true }
+
   it("is checked by finite differences where it waits", function()
     for name, f in pairs(functions) do
-      if not name:find "constant" and not name:find "looked" and name ~= "that changes" and not name:find "inside" then
+      if not not_differentiated[name] then
         local p = arguments "f64"
         bp.check{ f = function(q) return f(q, bp.transpose, p) end, args = { p } }
       end
@@ -234,15 +238,11 @@ describe("a transpose", function()
       function(p) return { p.a, p.w } end,
       function(p) return { p.w, p.a } end,
       function(p) return { p.x, p.w } end,
-      function(p) return { p.w, p.x } end,
-      function(p) return { p.w, p.w } end,
     } do
-      local done, expected = pcall(gradients, from_columns, into)
-      local ok, found = pcall(gradients, in_spoilt_memory, into)
-      -- Right or refused: what is put together from columns has read all before the last gradient is written.
-      if ok and done then close(expected, found) end
-      if not ok then assert(found:find("changed in place", 1, true) or found:find("into:", 1, true), found) end
+      close(gradients(from_columns, into), gradients(in_spoilt_memory, into))
     end
+    raises("into: a gradient would be written over", gradients, bp.transpose, function(p) return { p.w, p.x } end)
+    raises("into: two gradients", gradients, bp.transpose, function(p) return { p.w, p.w } end)
   end)
 
   it("has a gradient that may go to its own source where nothing else reads that", function()
@@ -261,14 +261,20 @@ describe("a transpose", function()
     local ga, gb = bp.grad(f, { wrt = { 1, 2 } })(w, x)
     for _, into in ipairs{ { 1, 2 }, { 2, 1 } } do
       local arrays = { w:clone(), x:clone() }
-      local ok, message = pcall(bp.grad(f, { wrt = { 1, 2 }, into = { arrays[into[1]], arrays[into[2]] } }),
-        arrays[1], arrays[2])
-      if ok then
-        close({ ga:totable(), gb:totable() }, { arrays[into[1]]:totable(), arrays[into[2]]:totable() })
-      else
-        assert(message:find("in place", 1, true) or message:find("into:", 1, true), message)
-      end
+      bp.grad(f, { wrt = { 1, 2 }, into = { arrays[into[1]], arrays[into[2]] } })(arrays[1], arrays[2])
+      close({ ga:totable(), gb:totable() }, { arrays[into[1]]:totable(), arrays[into[2]]:totable() })
     end
+  end)
+
+  it("does not wait for an array that receives a gradient", function()
+    local into, kept = bp.full(5, 3, 3), {}
+    local f = bp.op(function(w) return bp.sum(w), function(d)
+      kept[#kept + 1] = bp.transpose(into)
+      return bp.full(d, 3, 3)
+    end end)
+    local g = bp.grad(function(w) return f(w) + 2 * f(w) end, { into = into })(bp.zeros(3, 3))
+    same(bp.full(3, 3, 3), g)
+    same({ { { 5, 5, 5 }, { 5, 5, 5 }, { 5, 5, 5 } }, { { 2, 2, 2 }, { 2, 2, 2 }, { 2, 2, 2 } } }, help.plain(kept))
   end)
 
   it("does not wait for an array whose address the host has kept", function()
@@ -323,6 +329,7 @@ describe("a transpose", function()
   end)
 
   it("keeps no storage alive that was released", function()
+    collectgarbage()
     local before = bp.stats().bytes_live
     local source = bp.ones(100, 100)
     local t <close> = bp.transpose(source)

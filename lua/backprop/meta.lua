@@ -926,7 +926,7 @@ function bp.matmul(a, b) end
 ---@return backprop.array
 function bp.linear(x, w, b, activation) end
 
----The transpose of an m x n matrix, n x m; a copy, which a product reads without its being made.
+---The transpose of an m x n matrix, n x m: a copy, made only where it is needed. matmul and linear read x itself.
 ---Formula: `Y = X'; dX = dY'`
 ---@param x backprop.value
 ---@return backprop.matrix

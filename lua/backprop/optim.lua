@@ -178,13 +178,13 @@ local function check_setting(name, key, value, default)
   end
 end
 
--- Settings may be assigned: they are looked at when they are used, each as often as it has changed.
+-- Settings may be assigned: one that has changed since it was last checked is checked before it is used.
 local function check_settings(self)
   local settings, checked = self.settings, self.checked
   for i = 1, #settings do
     local key = settings[i]
     local value = self[key]
-    if value == nil or value ~= checked[key] then
+    if value ~= checked[key] then
       check_setting(self.name, key, value, self.defaults[key])
       checked[key] = value
     end
@@ -308,7 +308,7 @@ local function new(name, options, defaults, update)
     check_setting(name, key, value, defaults[key])
     self[key] = value
   end
-  for key in pairs(defaults) do self.settings[#self.settings + 1] = key end
+  for key in pairs(defaults) do self.settings[#self.settings + 1], self.checked[key] = key, self[key] end
   table.sort(self.settings)
   return setmetatable(self, Optimiser)
 end

@@ -15,8 +15,7 @@ local profile = {}
 -- What would do at once what an operation does with the results of others: it is said of an operation when all of `of`
 -- are among the operations that made its inputs. The first that fits is said.
 local hints = {
-  {op = "matmul", of = {"transpose"},
-    say = "a copy is transposed: bp.linear takes w as outputs x inputs, or keep the matrix as it is multiplied"},
+  {op = "matmul", of = {"transpose"}, say = "bp.linear does x w' + b at once, with w as outputs x inputs"},
   {op = "add", of = {"matmul"}, say = "bp.linear does w x + b at once"},
   {op = "div", of = {"exp", "konst"}, say = "bp.softmax does this at once, if the divisor is the sum"},
   {op = "div", of = {"exp", "outer"}, say = "bp.softmax does this at once, if the divisor is the sum of the row"},

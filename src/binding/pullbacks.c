@@ -220,10 +220,9 @@ static int run_pullback(lua_State *L) {
   const bp_leaves cotangents = {.first = COTANGENTS, .list = flat ? 0 : COTANGENTS};
   bp_push_box_table(L, (bp_box *)tape);
   int failed = flat ? call_flat_pullback(L, s, sweep) : call_pullback(L, s, sweep);
-  s->cx.products_wait = false; /* nothing that runs while gradients are given waits */
+  s->cx.products_wait = false; /* of what runs while gradients are given none does */
   if (failed == LUA_OK) {
     if (flat) check_flat_gradients(L, s, sweep);
-    bp_sweep_before_giving(tape);
     save_received(L, s, tape, gradients, call->input_count);
     const int top = lua_gettop(L);
     find_repeated(L, s, gradients, call->input_count);

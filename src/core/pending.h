@@ -1,20 +1,22 @@
 /* Pending matrices: they have storage, but nobody has looked at their elements yet. A transpose, plain or recorded, waits
- * with what it is the transpose of: a product reads that instead, and most transposes are made for a product. While a
- * pullback runs (and then only) a plain product of two matrices or vectors waits with its factors, which the sweep takes
- * where it has a use for them alone; products that the pullback has kept are multiplied when it ends.
+ * with its source, what it is the transpose of: matmul and linear (BP_OP_READS_TRANSPOSES) read that instead, forwards and
+ * backwards, and most transposes are made for them. While a pullback runs (and then only) a plain product of two matrices or
+ * vectors waits with its factors, which the sweep takes where it has a use for them alone; products that the pullback has
+ * kept are multiplied when it ends.
  *
- * Whoever else looks at a matrix has it computed first: in the binding (bp_check_array, bp_read_operand), and when an
- * operation runs (compute in tape.c). Whoever writes has what depends on the old elements computed first, through
- * bp_sweep_before_write: in place (bp_check_writable), where a gradient goes into an array (provide in sweep.c, and
- * bp_sweep_before_giving once more for what a pullback has made since), and a step (bp_update_prepare). The host may
- * write where it has the address of: that is never a factor that waits, and to_array has the others computed. The factors
- * are held, so that giving them back harms nothing. */
+ * Whoever else looks at a matrix has it computed first: in the binding (bp_check_array, bp_read_operand, and where a leaf,
+ * an outcome or the text of a variable is made), and when an operation runs (compute in tape.c). Whoever writes has what
+ * depends on the old elements computed first, through bp_sweep_before_write: in place (bp_check_writable), where a gradient
+ * goes into an array (provide in sweep.c), and a step (bp_update_prepare); bp.release has it computed, too. Storage that is
+ * written without a word is never a factor that waits: what the host has the address of, and what receives a gradient.
+ * to_array, and the first contribution, have what was waiting computed. The factors are held, so that giving them back
+ * harms nothing. */
 #ifndef BP_CORE_PENDING_H
 #define BP_CORE_PENDING_H
 
 #include "context.h"
 
-/* What waits is a transpose: `left` is what it is the transpose of, and there is no `right`. */
+/* What waits is a transpose: `left` is its source, and there is no `right`. */
 static inline bool bp_has_one_factor(const bp_factors *factors) {
   return factors->right.buffer == NULL;
 }
@@ -37,7 +39,8 @@ static inline bool bp_is_pending(const bp_context *cx, const bp_array *array) {
   return cx->pending_count != 0 && array->buffer != NULL && array->buffer->pending != 0;
 }
 
-/* What a product reads for an operand: the operand, or of a transpose that waits what that is the transpose of. */
+/* What a product reads for an operand: the operand itself or, where it is a transpose that waits, its source, and that it
+ * is transposed. */
 static inline bp_array bp_pending_source(const bp_context *cx, const bp_array *array, bool *transposed) {
   *transposed = bp_is_pending(cx, array) && bp_has_one_factor(bp_pending_factors(cx, array->buffer));
   return *transposed ? bp_pending_factors(cx, array->buffer)->left : *array;

@@ -1,7 +1,7 @@
 /* The kernels: operations on whole arrays. They cut windows into runs for the loops, broadcast, reduce cotangents back
  * to the shape of a broadcast operand, and count additions and zero fills. Shapes and dtypes have been checked by the
- * operations' shape rules; a number is read and written as the dtype needs. Nothing here fails: what
- * would be faster with a little memory (bp_gemm) does without where there is none. */
+ * operations' shape rules; a number is read and written as the dtype needs. Nothing here fails;
+ * bp_gemm, which may use memory of its own, does without it where there is none. */
 #ifndef BP_KERNELS_KERNELS_H
 #define BP_KERNELS_KERNELS_H
 

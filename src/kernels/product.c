@@ -9,8 +9,8 @@ static const bp_product_loops *product_of(bp_context *cx, const bp_array *x) {
 
 /* A few rows by the transpose of a large matrix, in f32: OpenBLAS 0.3.21 packs the large one as a whole before it
  * multiplies, but the other way round, large times few, a panel at a time, which is multiplied while it is in the cache:
- * 8 to 32 rows by 300 x 784 or 1024 x 1024 take 20 to 30 % less (Intel, AVX-512), until their number makes the result too
- * large to be transposed for it. In f64 there is nothing in it. */
+ * 8 to 32 rows by 300 x 784 or 1024 x 1024 take 20 to 30 % less (Intel, AVX-512), until their number makes the result,
+ * which has to be transposed, large beside b: it may have an eighth of b's elements. In f64 nothing is gained. */
 static bool is_few_by_large(const bp_array *a, bool a_transposed, const bp_array *b, bool b_transposed, double beta) {
   return b->dtype == BP_F32 && b_transposed && !a_transposed && beta == 0 && a->rows > 1 && a->rows <= b->cols / 8 &&
          bp_count(b) >= (size_t)1 << 16;

@@ -1,5 +1,6 @@
 /* Products and the rearrangements that go with them. The gradient of a factor of a product is itself a product of two
- * arrays that exist: where the engine can use it so (a training step), it is handed over instead of multiplied out. */
+ * arrays that exist: where the engine can use it so (in a training step, and where the factor is a transpose), it is
+ * handed over instead of multiplied out. */
 #include <math.h>
 
 #include "../core/pending.h"
@@ -11,7 +12,7 @@ typedef struct factor {
   bool transposed;
 } factor;
 
-/* Input k; of a transpose that waits what that is the transpose of. */
+/* Input k, or its source where it is a transpose that waits. */
 static factor factor_of(const bp_call *call, size_t k) {
   factor f;
   f.array = bp_pending_source(call->cx, INPUT(k), &f.transposed);
@@ -22,7 +23,7 @@ static factor as_it_is(const bp_array *array) {
   return (factor){*array, false};
 }
 
-/* Of a vector that says nothing: on the left it is a column, on the right a row. */
+/* For a vector this changes nothing: it is a column on the left, a row on the right. */
 static factor transpose_of(factor f) {
   f.transposed = !f.transposed;
   return f;
@@ -393,7 +394,8 @@ static const bp_op rows[] = {
      .backward = linear_backward},
     {.name = "transpose",
      .signature = "value x",
-     .doc = "The transpose of an m x n matrix, n x m; a copy, which a product reads without its being made.",
+     .doc = "The transpose of an m x n matrix, n x m: a copy, made only where it is needed. matmul and linear read x "
+            "itself.",
      .formula = "Y = X'; dX = dY'",
      .samples = "{ {bp.matrix{{1, 2, 3}, {4, 5, 6}}} }",
      .flags = BP_OP_SEQUENTIAL | BP_OP_VALUES_UNREAD,

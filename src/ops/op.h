@@ -66,13 +66,12 @@ static inline bool bp_is_formula(const bp_op *op, size_t loop) {
   return (op->flags & BP_OP_FORMULA) != 0 && bp_formula_of(op)->loop == loop;
 }
 bool bp_is_softmax(const bp_op *op);
+bool bp_is_transpose(const bp_op *op);
 /* What each element of x counts in the sum or the mean of all; 0 for other operations. */
 double bp_weight_in_sum(const bp_op *op, const bp_array *x);
 
 /* Whether the result of a call is the product of its two inputs, and a matrix. */
 bool bp_is_product(const bp_call *call);
-/* Whether it is the transpose of its input. */
-bool bp_is_transpose(const bp_op *op);
 
 #define FAMILY(name) const bp_family bp_##name##_family = {"src/ops/" #name ".c", rows, sizeof rows / sizeof rows[0]}
 

@@ -332,25 +332,29 @@ static bool is_transpose(const bp_tape *tape, bp_index index) {
   return tape->nodes[index].op != NULL && bp_is_transpose(tape->nodes[index].op);
 }
 
-/* What a product contributes to a transpose goes, factors reversed, to what that is the transpose of. */
+/* In a step the gradients of leaves are kept as products. */
+static bool keeps_factors(const bp_tape *tape, bp_index index) {
+  return tape->deferring && tape->nodes[index].kind == BP_NODE_LEAF;
+}
+
+/* Whether a product is to hand over the factors of an input's gradient. Of a transpose not where a NaN is looked for: in the
+ * gradient of its source, which is no input of the product, nobody would find it. */
 static bool takes_factors(const bp_tape *tape, const bp_op *op, bp_index input) {
-  const bp_node *node = &tape->nodes[input];
-  if ((op->flags & BP_OP_PRODUCT) == 0 || node->value.rank != 2) return false;
-  return (tape->deferring && node->kind == BP_NODE_LEAF) || (is_transpose(tape, input) && !tape->check_finite);
+  if ((op->flags & BP_OP_PRODUCT) == 0 || tape->nodes[input].value.rank != 2) return false;
+  return keeps_factors(tape, input) || (is_transpose(tape, input) && !tape->check_finite);
 }
 
 /* Adds a product to a gradient: kept as factors, or multiplied. */
 static bp_status add_product(bp_tape *tape, bp_index index, const bp_factors *factors) {
   bp_gradient d;
-  if (tape->deferring && tape->nodes[index].kind == BP_NODE_LEAF) return keep_factors(tape, index, factors);
+  if (keeps_factors(tape, index)) return keep_factors(tape, index, factors);
   bp_status status = destination(tape, index, &d);
   if (status == BP_OK) bp_add_product(tape->cx, 1, factors, d.accumulate ? 1 : 0, &d.to);
   return status;
 }
 
-/* Whether what an operation has handed over would be overwritten where a node's gradient goes to an array of the
- * caller's. */
-static bool is_factor_at(bp_tape *tape, const bp_call *call, bp_index index) {
+/* Whether the gradient of a node goes to an array of the caller's that is among the factors handed over. */
+static bool overwrites_factors(bp_tape *tape, const bp_call *call, bp_index index) {
   const bp_array *into = bp_into_of(tape, tape->nodes[index].root);
   for (size_t k = 0; k < call->input_count && into != NULL; k++) {
     const bp_factors *factors = call->gradient[k].factors;
@@ -359,8 +363,9 @@ static bool is_factor_at(bp_tape *tape, const bp_call *call, bp_index index) {
   return false;
 }
 
+/* What a product contributes to a transpose goes, factors reversed, to the source of that. */
 static bp_status add_handed_over(bp_tape *tape, const bp_call *call, bp_index index, bp_factors f) {
-  while (is_transpose(tape, index) && !is_factor_at(tape, call, tape->nodes[index].input[0])) {
+  while (is_transpose(tape, index) && !overwrites_factors(tape, call, tape->nodes[index].input[0])) {
     f = (bp_factors){f.right, f.left, !f.right_transposed, !f.left_transposed};
     index = tape->nodes[index].input[0];
   }
@@ -615,11 +620,6 @@ bp_status bp_sweep_give(bp_tape *tape, bp_index input, const bp_array *array, bo
   bp_status status = destination(tape, input, &d);
   if (status == BP_OK) bp_contribute(tape->cx, 1, array, &d);
   return status;
-}
-
-void bp_sweep_before_giving(bp_tape *tape) {
-  for (size_t k = 0; k < tape->into_count; k++)
-    if (tape->into[k].rank != 0) bp_pending_compute_of(tape->cx, tape->into[k].buffer);
 }
 
 bool bp_sweep_receives(const bp_tape *tape, const bp_buffer *buffer) {

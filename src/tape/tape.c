@@ -236,7 +236,7 @@ static bp_status check_results(bp_call *call) {
   return bp_call_fail(call, "the result has a NaN or inf");
 }
 
-/* An operand is about to be looked at; a product looks at what a transpose that waits is the transpose of. */
+/* An operand is about to be looked at, unless it is a transpose that waits and the rules read its source. */
 static void compute_operand(bp_call *call, size_t k) {
   bool transposed = false;
   if ((call->op->flags & BP_OP_READS_TRANSPOSES) != 0) bp_pending_source(call->cx, &call->input[k], &transposed);
@@ -247,27 +247,28 @@ static void compute_operands(bp_call *call) {
   for (size_t k = 0; k < call->input_count && call->cx->pending_count != 0; k++) compute_operand(call, k);
 }
 
-/* A product or a transpose that has its storage, and waits until somebody looks at it. Where too many wait, the oldest is
+/* Not where a NaN is looked for: the operation that made it is named. */
+static bool may_wait(const bp_call *call, bool recorded, bool check_finite) {
+  if (check_finite) return false;
+  return bp_is_transpose(call->op) || (call->cx->products_wait && !recorded && bp_is_product(call));
+}
+
+/* Whether storage may be written without a word: by the host, or where a gradient goes. */
+static bool may_change(const bp_buffer *buffer) {
+  return buffer != NULL && (buffer->exposed || buffer->receiving != 0);
+}
+
+/* Puts a product or a transpose, which has its storage, off until somebody looks at it. Where too many wait, the oldest is
  * computed: the others have the better chance never to be. */
-static bool waits(bp_call *call) {
+static bool postpone(bp_call *call) {
   bp_context *cx = call->cx;
   bp_factors factors = {.right.buffer = NULL};
   if (cx->pending_count == BP_MAX_PENDING) bp_pending_compute_of(cx, cx->pending[0].to.buffer);
-  compute_operands(call);
   factors.left = bp_pending_source(cx, &call->input[0], &factors.left_transposed);
-  if (call->input_count == 2) {
-    factors.right = bp_pending_source(cx, &call->input[1], &factors.right_transposed);
-    if (factors.right.buffer->exposed) return false;
-  }
-  if (factors.left.buffer->exposed) return false;
+  if (call->input_count == 2) factors.right = bp_pending_source(cx, &call->input[1], &factors.right_transposed);
+  if (may_change(factors.left.buffer) || may_change(factors.right.buffer)) return false;
   bp_pending_add(cx, call->result, &factors);
   return true;
-}
-
-/* Not where a NaN is looked for, nor for a profile, which shows an operation's time where it was asked for. */
-static bool may_wait(const bp_call *call, bool recorded, bool check_finite) {
-  if (check_finite || call->cx->timing) return false;
-  return bp_is_transpose(call->op) || (call->cx->products_wait && !recorded && bp_is_product(call));
 }
 
 /* Shape rule, storage, forward rule. The results and what is saved come with references; on failure nothing does. */
@@ -282,10 +283,9 @@ static bp_status compute(bp_call *call, double *numbers, bool recorded, bool che
   }
   bool saves = status == BP_OK && saved->rank != 0;
   if (saves) status = bp_array_allocate(call->cx, saved);
-  if (status == BP_OK && !(may_wait(call, recorded, check_finite) && waits(call))) {
-    compute_operands(call);
-    if (!views) status = call->op->forward(call);
-  }
+  if (status == BP_OK) compute_operands(call);
+  if (status == BP_OK && !(may_wait(call, recorded, check_finite) && postpone(call)) && !views)
+    status = call->op->forward(call);
   if (status == BP_OK && check_finite) status = check_results(call);
   if (status != BP_OK) {
     while (provided > 0) bp_buffer_release(call->cx, call->result[--provided].buffer);

@@ -253,8 +253,6 @@ bp_status bp_sweep_give(bp_tape *tape, bp_index input, const bp_array *array, bo
 /* The same for a pending product: multiplied into its destination, or kept as factors; it pends no more. Where it has to
  * be given as any array, *taken is false and nothing has been done. */
 bp_status bp_sweep_give_product(bp_tape *tape, bp_index input, const bp_array *product, bool *taken);
-/* An array that receives a gradient may be a factor: such products are multiplied before anything is written there. */
-void bp_sweep_before_giving(bp_tape *tape);
 /* Whether storage is that of an array which receives a gradient. */
 bool bp_sweep_receives(const bp_tape *tape, const bp_buffer *buffer);
 void bp_sweep_give_object(bp_tape *tape, bp_index input);
