@@ -305,6 +305,31 @@ describe("a transpose", function()
     raises("read-only", function() kept:fill(1) end)
   end)
 
+  it("gives a product the same bits, plain and tracked, argument or result, however many others wait", function()
+    local r = bp.rng(11)
+    local w, x, y, v = r:normal(0, 1, 61, 67), r:normal(0, 1, 3, 67), r:normal(0, 1, 3, 61), r:normal(0, 1, 61)
+    local made = bp.op(function(a) return bp.transpose(a), function(d) return bp.transpose(d) end end)
+    for _, f in ipairs{
+      function(q) return bp.matmul(v, bp.transpose(bp.transpose(q.w))) + bp.matmul(v, q.w) end,
+      function(q) return bp.matmul(bp.transpose(q.w), v) * bp.matmul(v, bp.transpose(q.t)) end,
+      function(q) return bp.matmul(made(q.w), v) end,
+      function(q) return bp.matmul(bp.matmul(q.x, q.t), bp.transpose(made(q.w))) end,
+      function(q) return bp.linear(y, q.t, q.b, "tanh") + bp.matmul(y, bp.transpose(q.t)) end,
+      function(q) return bp.matmul(q.t, v) + bp.matmul(v, bp.transpose(q.t)) end,
+    } do
+      local function argument() return { w = w, t = bp.transpose(w), x = x, b = bp.ones(67) } end
+      local plain = f(argument())
+      local waiting = {}
+      for k = 1, 100 do waiting[k] = bp.transpose(w) end
+      same(plain, f(argument()))
+      same(plain, (bp.value_and_grad(f)(argument())))
+      same(plain, (bp.value_and_grad(f, { check_finite = true })(argument())))
+      bp.release(waiting)
+      collectgarbage()
+      same(plain, f(argument()))
+    end
+  end)
+
   it("holds back no NaN or inf that is looked for", function()
     local function f(x, w) return bp.sum(bp.matmul(x, bp.transpose(w))) * 1e200 end
     local x, w = bp.full(1e150, 2, 2), bp.full(1e-250, 2, 2)

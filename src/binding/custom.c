@@ -29,7 +29,7 @@ static void read_side(lua_State *L, bp_state *s, const char *name, side *x, bp_b
   bp_operands *values = &x->values;
   for (size_t k = 0; k < values->count; k++) {
     bp_push_leaf(L, x->where, k);
-    x->objects[k] = !bp_read_operand(L, s, -1, name, values, k, box);
+    x->objects[k] = !bp_read_pending(L, s, -1, name, values, k, box);
     if (x->objects[k]) {
       const bp_variable *variable = bp_variable_at(L, s, -1);
       values->node[k] = variable != NULL ? variable->node : BP_NONE;

@@ -45,7 +45,7 @@ bp_handle *bp_check_array(lua_State *L, bp_state *s, int index, const char *name
 
 /* What is about to be written may be a factor of a product that is not made yet. No finalizer runs: others that the caller
  * has checked stay as they are. */
-static void save_factors(lua_State *L, bp_state *s, const bp_buffer *buffer) {
+static void save_factors(lua_State *L, bp_state *s, bp_buffer *buffer) {
   bp_status status = bp_sweep_before_write(&s->cx, buffer);
   if (status == BP_NOMEM) {
     bp_pool_drop(&s->cx);

@@ -57,7 +57,6 @@ static bp_status add_leaf(bp_walk *w, int index, int other, bp_index *leaf) {
   }
   const bp_handle *handle = bp_handle_at(L, w->s, index);
   if (handle == NULL || handle->array.rank == 0) refuse_leaf(w, index);
-  bp_pending_compute(&w->s->cx, &handle->array);
   if (w->updates) bp_check_writable(L, w->s, index, w->name);
   return bp_tape_leaf(&w->box->tape, &handle->array, other == 0 ? NULL : check_into(w, other, &handle->array), leaf);
 }

@@ -107,7 +107,7 @@ bp_buffer *bp_buffer_new(bp_context *cx, size_t bytes) {
   buffer->version = 0;
   buffer->pending = 0;
   buffer->receiving = 0;
-  buffer->exposed = false;
+  buffer->exposed = buffer->waited = false;
   buffer->next = NULL;
   cx->stats.bytes_live += capacity;
   if (cx->stats.bytes_live > cx->pool.peak_live) cx->pool.peak_live = cx->stats.bytes_live;

@@ -20,7 +20,8 @@ typedef struct bp_loan {
 struct bp_buffer {
   size_t capacity; /* usable bytes: those of its size class */
   uint8_t size_class;
-  bool exposed;     /* the host has its address, and may write there at any time */
+  bool exposed : 1; /* the host has its address, and may write there at any time */
+  bool waited : 1;  /* a pending matrix may wait with it */
   uint16_t pending; /* its place among the pending matrices, else 0 */
   uint32_t references;
   uint32_t version;

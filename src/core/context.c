@@ -14,6 +14,7 @@ void bp_context_open(bp_context *cx, bp_allocator *allocate, void *allocator_dat
 void bp_context_close(bp_context *cx) {
   cx->closed = true; /* first: a host that is told of its loan's end cannot ask for more */
   bp_buffers_end(cx);
+  if (cx->pending != NULL) bp_resize(cx, cx->pending, cx->pending_capacity * sizeof *cx->pending, 0);
 }
 
 bp_status bp_fail(bp_context *cx, const char *format, ...) {

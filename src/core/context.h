@@ -26,8 +26,6 @@ typedef struct bp_pending {
   bp_factors factors;
 } bp_pending;
 
-enum { BP_MAX_PENDING = 16 };
-
 struct bp_loops;
 struct bp_tape;
 
@@ -39,14 +37,15 @@ struct bp_context {
   bool timing;                     /* every node notes what its rules took */
   bool products_wait;              /* a pullback runs: see pending.h */
   bool closed;                     /* the state is ending: nothing can be allocated any more */
-  uint16_t pending_count;
+  uint16_t pending_count, pending_products;
   uint16_t receiving_sweeps; /* that run, and whose gradients go to arrays of the caller's */
   bp_stats stats;
   bp_pool pool;
   bp_allocator *allocate;
   void *allocator_data;
   struct bp_tape *keepers; /* sweeps that keep factors, to be multiplied at the end */
-  bp_pending pending[BP_MAX_PENDING];
+  bp_pending *pending;
+  size_t pending_capacity;
   char message[512];
 };
 

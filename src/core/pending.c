@@ -1,22 +1,33 @@
-/* The list of pending matrices, oldest first; see pending.h. A buffer knows its place in it, counted from 1. */
+/* The list of pending matrices, in no order; see pending.h. A buffer knows its place in it, counted from 1. */
 #include "pending.h"
 
-void bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *factors) {
-  cx->pending[cx->pending_count++] = (bp_pending){*to, *factors};
-  to->buffer->pending = (uint16_t)cx->pending_count;
-  bp_buffer_retain(factors->left.buffer);
-  bp_buffer_retain(factors->right.buffer);
+static void retain_factor(bp_buffer *buffer) {
+  if (buffer == NULL) return;
+  buffer->waited = true;
+  bp_buffer_retain(buffer);
+}
+
+bp_status bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *factors) {
+  const size_t place = cx->pending_count;
+  if (place == UINT16_MAX) return BP_NOMEM;
+  bp_status status = bp_grow(cx, (void **)&cx->pending, &cx->pending_capacity, place + 1, sizeof *cx->pending);
+  if (status != BP_OK) return status;
+  cx->pending[place] = (bp_pending){*to, *factors};
+  cx->pending_count++;
+  if (!bp_has_one_factor(factors)) cx->pending_products++;
+  to->buffer->pending = cx->pending_count;
+  retain_factor(factors->left.buffer);
+  retain_factor(factors->right.buffer);
+  return BP_OK;
 }
 
 bp_factors bp_pending_take(bp_context *cx, bp_buffer *buffer) {
-  uint32_t place = buffer->pending - 1;
-  bp_factors factors = cx->pending[place].factors;
-  cx->pending_count--;
-  for (; place < cx->pending_count; place++) {
-    cx->pending[place] = cx->pending[place + 1];
-    cx->pending[place].to.buffer->pending = (uint16_t)(place + 1);
-  }
+  bp_pending *place = &cx->pending[buffer->pending - 1];
+  const bp_factors factors = place->factors;
+  *place = cx->pending[--cx->pending_count];
+  place->to.buffer->pending = buffer->pending;
   buffer->pending = 0;
+  if (!bp_has_one_factor(&factors)) cx->pending_products--;
   return factors;
 }
 

@@ -10,7 +10,10 @@
  * goes into an array (provide in sweep.c), and a step (bp_update_prepare); bp.release has it computed, too. Storage that is
  * written without a word is never a factor that waits: what the host has the address of, and what receives a gradient.
  * to_array, and the first contribution, have what was waiting computed. The factors are held, so that giving them back
- * harms nothing. */
+ * harms nothing.
+ *
+ * A product gives other last bits where it reads a source. So what waits does so until one of these things happens, be they
+ * ever so many, and not until the collector runs: a program gives the same numbers each time, plain and tracked. */
 #ifndef BP_CORE_PENDING_H
 #define BP_CORE_PENDING_H
 
@@ -21,8 +24,8 @@ static inline bool bp_has_one_factor(const bp_factors *factors) {
   return factors->right.buffer == NULL;
 }
 
-/* Makes an array pending. There must be room: fewer than BP_MAX_PENDING. */
-void bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *factors);
+/* Makes an array pending. BP_NOMEM where that cannot be noted. */
+bp_status bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *factors);
 
 /* The factors of a pending buffer with their references, which are the caller's from now on. It pends no more. */
 bp_factors bp_pending_take(bp_context *cx, bp_buffer *buffer);

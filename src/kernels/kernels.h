@@ -116,7 +116,7 @@ void bp_add_product(bp_context *cx, double alpha, const bp_factors *factors, dou
 /* Pending matrices (core/pending.h) are computed: x if it is one; all products; all that are or depend on a buffer. */
 void bp_pending_compute(bp_context *cx, const bp_array *x);
 void bp_pending_compute_products(bp_context *cx);
-void bp_pending_compute_of(bp_context *cx, const bp_buffer *buffer);
+void bp_pending_compute_of(bp_context *cx, bp_buffer *buffer);
 /* d = x', written or added. */
 void bp_transpose(bp_context *cx, const bp_array *x, const bp_gradient *d);
 

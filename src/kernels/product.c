@@ -71,16 +71,18 @@ void bp_pending_compute(bp_context *cx, const bp_array *x) {
 }
 
 void bp_pending_compute_products(bp_context *cx) {
-  for (uint32_t k = cx->pending_count; k-- > 0;)
+  for (uint32_t k = cx->pending_count; k-- > 0 && cx->pending_products != 0;)
     if (!bp_has_one_factor(&cx->pending[k].factors)) compute(cx, cx->pending[k].to);
 }
 
-void bp_pending_compute_of(bp_context *cx, const bp_buffer *buffer) {
-  for (uint32_t k = cx->pending_count; k-- > 0;) {
-    const bp_pending *p = &cx->pending[k];
-    if (p->to.buffer == buffer || p->factors.left.buffer == buffer || p->factors.right.buffer == buffer)
-      compute(cx, p->to);
+/* What is computed is replaced in the list by the last, which has been looked at. */
+void bp_pending_compute_of(bp_context *cx, bp_buffer *buffer) {
+  if (buffer->pending != 0) compute(cx, cx->pending[buffer->pending - 1].to);
+  for (uint32_t k = buffer->waited ? cx->pending_count : 0; k-- > 0;) {
+    const bp_factors *factors = &cx->pending[k].factors;
+    if (factors->left.buffer == buffer || factors->right.buffer == buffer) compute(cx, cx->pending[k].to);
   }
+  buffer->waited = false;
 }
 
 void bp_transpose(bp_context *cx, const bp_array *x, const bp_gradient *d) {

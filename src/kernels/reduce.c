@@ -4,6 +4,7 @@
 #include <float.h>
 #include <math.h>
 
+#include "../core/pending.h"
 #include "kernels.h"
 
 enum { BLOCK = 256 };
@@ -449,9 +450,11 @@ void bp_arg_extreme(bp_context *cx, bool largest, int axis, const bp_array *x, b
 
 /* 0 times a NaN or inf is NaN. */
 bool bp_all_finite(bp_context *cx, const bp_array *x) {
-  runs r = runs_of(x);
+  bool transposed;
+  const bp_array source = bp_pending_source(cx, x, &transposed);
+  runs r = runs_of(&source);
   double total = 0;
-  for (size_t i = 0; i < r.count; i++) total += reduce_of(cx, x)->sum_squares(r.length, 0, bp_at(x, i, 0));
+  for (size_t i = 0; i < r.count; i++) total += reduce_of(cx, x)->sum_squares(r.length, 0, bp_at(&source, i, 0));
   return total == 0;
 }
 

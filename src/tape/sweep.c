@@ -70,7 +70,7 @@ static bp_status save_factor(bp_context *cx, const bp_buffer *buffer, bp_array *
   return BP_OK;
 }
 
-bp_status bp_sweep_before_write(bp_context *cx, const bp_buffer *buffer) {
+bp_status bp_sweep_before_write(bp_context *cx, bp_buffer *buffer) {
   bp_status status = BP_OK;
   bp_pending_compute_of(cx, buffer);
   for (bp_tape *tape = cx->keepers; tape != NULL; tape = tape->next_keeper)

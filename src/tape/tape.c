@@ -247,10 +247,9 @@ static void compute_operands(bp_call *call) {
   for (size_t k = 0; k < call->input_count && call->cx->pending_count != 0; k++) compute_operand(call, k);
 }
 
-/* Not where a NaN is looked for: the operation that made it is named. */
+/* A product not where a NaN is looked for: the operation that made it is named. */
 static bool may_wait(const bp_call *call, bool recorded, bool check_finite) {
-  if (check_finite) return false;
-  return bp_is_transpose(call->op) || (call->cx->products_wait && !recorded && bp_is_product(call));
+  return bp_is_transpose(call->op) || (call->cx->products_wait && !recorded && !check_finite && bp_is_product(call));
 }
 
 /* Whether storage may be written without a word: by the host, or where a gradient goes. */
@@ -258,17 +257,14 @@ static bool may_change(const bp_buffer *buffer) {
   return buffer != NULL && (buffer->exposed || buffer->receiving != 0);
 }
 
-/* Puts a product or a transpose, which has its storage, off until somebody looks at it. Where too many wait, the oldest is
- * computed: the others have the better chance never to be. */
+/* Puts a product or a transpose, which has its storage, off until somebody looks at it. */
 static bool postpone(bp_call *call) {
   bp_context *cx = call->cx;
   bp_factors factors = {.right.buffer = NULL};
-  if (cx->pending_count == BP_MAX_PENDING) bp_pending_compute_of(cx, cx->pending[0].to.buffer);
   factors.left = bp_pending_source(cx, &call->input[0], &factors.left_transposed);
   if (call->input_count == 2) factors.right = bp_pending_source(cx, &call->input[1], &factors.right_transposed);
   if (may_change(factors.left.buffer) || may_change(factors.right.buffer)) return false;
-  bp_pending_add(cx, call->result, &factors);
-  return true;
+  return bp_pending_add(cx, call->result, &factors) == BP_OK;
 }
 
 /* Shape rule, storage, forward rule. The results and what is saved come with references; on failure nothing does. */

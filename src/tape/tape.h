@@ -240,7 +240,7 @@ bp_status bp_sweep_gradient(bp_tape *tape, bp_index leaf, bp_outcome *gradient);
 void bp_sweep_complete(bp_tape *tape, bp_index leaf);
 /* Storage is about to be written: what is pending and depends on it is computed first, and what a sweep keeps as a factor
  * there is cloned. Nothing is lost if it fails. */
-bp_status bp_sweep_before_write(bp_context *cx, const bp_buffer *buffer);
+bp_status bp_sweep_before_write(bp_context *cx, bp_buffer *buffer);
 /* Fails if a factor that is kept was written all the same. */
 bp_status bp_sweep_check_factors(bp_tape *tape);
 /* Forgets all slots. */

@@ -12,7 +12,7 @@ static bool is_repeated(const bp_tape *tape, bp_index leaf) {
 
 bp_status bp_update_prepare(bp_tape *tape) {
   for (bp_index leaf = 0; leaf < tape->leaf_count; leaf++) {
-    const bp_buffer *buffer = tape->nodes[leaf].value.buffer;
+    bp_buffer *buffer = tape->nodes[leaf].value.buffer;
     bp_status status = buffer == NULL ? BP_OK : bp_sweep_before_write(tape->cx, buffer);
     if (status != BP_OK) return status;
   }
