@@ -135,6 +135,7 @@ describe("reductions:", function()
         raises("bp." .. name, bp[name], bp.zeros(3, 0, dtype), 2)
       end
       assert.equal(0, bp.norm(bp.zeros(0, dtype)))
+      for _, zero in ipairs{ 0.0, -0.0 } do assert.equal(math.huge, 1 / bp.norm(bp.full(zero, 3, dtype))) end
     end
   end)
 

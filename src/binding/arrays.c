@@ -401,10 +401,9 @@ static int release(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_handle *handle = bp_handle_at(L, s, 1);
   if (handle == NULL) return bp_raise(L, s, "bp.release: expected an array, got %s", bp_type_of(L, s, 1));
-  if (!s->cx.closed && handle->array.buffer != NULL && handle->array.buffer->references == 1)
-    bp_count_unseen(s, &handle->array, -1);
-  else if (!s->cx.closed && handle->array.buffer != NULL)
-    bp_pending_compute_of(&s->cx, handle->array.buffer); /* what waits with it would keep it */
+  bp_buffer *buffer = s->cx.closed ? NULL : handle->array.buffer;
+  if (buffer != NULL && buffer->waited) bp_pending_compute_of(&s->cx, buffer); /* what waits with it would keep it */
+  if (buffer != NULL && buffer->references == 1) bp_count_unseen(s, &handle->array, -1);
   s->epoch++;
   return collect(L);
 }

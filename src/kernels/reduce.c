@@ -112,8 +112,8 @@ static double norm_of(bp_context *cx, const bp_array *x) {
   double total = 0;
   for (size_t i = 0; i < r.count; i++) total += loops->sum_squares(r.length, 1, bp_at(x, i, 0));
   if (isnan(total) || (total > 0x1p-900 && total < 0x1p1000)) return sqrt(total);
-  double high = largest_of(cx, BP_LARGEST, x), low = largest_of(cx, BP_SMALLEST, x);
-  double scale = high > -low ? high : -low;
+  double high = fabs(largest_of(cx, BP_LARGEST, x)), low = fabs(largest_of(cx, BP_SMALLEST, x));
+  double scale = high > low ? high : low;
   if (bp_count(x) == 0 || scale == 0 || isinf(scale)) return bp_count(x) == 0 ? 0 : scale;
   if (scale < 0x1p-1022) scale = 0x1p-1022; /* the reciprocal of a denormal may be infinite */
   total = 0;

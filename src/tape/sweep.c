@@ -353,19 +353,19 @@ static bp_status add_product(bp_tape *tape, bp_index index, const bp_factors *fa
   return status;
 }
 
-/* Whether the gradient of a node goes to an array of the caller's that is among the factors handed over. */
-static bool overwrites_factors(bp_tape *tape, const bp_call *call, bp_index index) {
-  const bp_array *into = bp_into_of(tape, tape->nodes[index].root);
-  for (size_t k = 0; k < call->input_count && into != NULL; k++) {
-    const bp_factors *factors = call->gradient[k].factors;
-    if (factors != NULL && (factors->left.buffer == into->buffer || factors->right.buffer == into->buffer)) return true;
-  }
-  return false;
+/* Whether the gradient of a node goes to an array of the caller's that may be read on the way: others than the caller and
+ * the slot have it. */
+static bool is_read_elsewhere(bp_tape *tape, bp_index index) {
+  const bp_index root = tape->nodes[index].root;
+  const bp_array *into = bp_into_of(tape, root);
+  const bool is_open = into != NULL && tape->slots[root].gradient.buffer == into->buffer;
+  return into != NULL && into->buffer->references > (is_open ? 3U : 2U);
 }
 
-/* What a product contributes to a transpose goes, factors reversed, to the source of that. */
-static bp_status add_handed_over(bp_tape *tape, const bp_call *call, bp_index index, bp_factors f) {
-  while (is_transpose(tape, index) && !overwrites_factors(tape, call, tape->nodes[index].input[0])) {
+/* What a product contributes to a transpose goes, factors reversed, to the source of that; not before the turn of the
+ * transpose where it would be written over what is still to be read. */
+static bp_status add_handed_over(bp_tape *tape, bp_index index, bp_factors f) {
+  while (is_transpose(tape, index) && !is_read_elsewhere(tape, tape->nodes[index].input[0])) {
     f = (bp_factors){f.right, f.left, !f.right_transposed, !f.left_transposed};
     index = tape->nodes[index].input[0];
   }
@@ -401,7 +401,7 @@ static bp_status prepare(bp_tape *tape, bp_call *call, const bp_index *inputs, b
 static bp_status finish(bp_tape *tape, bp_call *call, const bp_index *inputs, bp_status status) {
   for (size_t k = 0; k < call->input_count; k++) {
     bp_gradient *d = &call->gradient[k];
-    if (d->factors != NULL && status == BP_OK) status = add_handed_over(tape, call, inputs[k], *d->factors);
+    if (d->factors != NULL && status == BP_OK) status = add_handed_over(tape, inputs[k], *d->factors);
     if (!tape->asides[k].used) continue;
     if (status == BP_OK) status = add_aside(tape, inputs[k], d);
     bp_buffer_release(tape->cx, d->to.buffer);
@@ -574,7 +574,7 @@ static inline bp_status visit(bp_tape *tape, bp_index first, size_t result_count
 /* The values of operations whose turn is over are needed no more, unless the tape is kept: the storage is free for the
  * cotangents still to come. The address stays, to tell where a view lies. */
 static void forget_value(bp_tape *tape, bp_index index) {
-  bp_buffer_release(tape->cx, tape->nodes[index].value.buffer);
+  bp_tape_release_value(tape, index);
   tape->nodes[index].value.buffer = NULL;
 }
 

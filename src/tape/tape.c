@@ -30,13 +30,21 @@ static void forget_into(bp_tape *tape, size_t first) {
   }
 }
 
+void bp_tape_release_value(bp_tape *tape, bp_index index) {
+  const bp_node *node = &tape->nodes[index];
+  bp_buffer *buffer = node->value.buffer;
+  if (node->kind == BP_NODE_RESULT && buffer != NULL && buffer->waited && buffer->references > 1)
+    bp_pending_compute_of(tape->cx, buffer);
+  bp_buffer_release(tape->cx, buffer);
+}
+
 void bp_tape_close(bp_tape *tape) {
   if (tape->generation == 0) return;
   bp_context *cx = tape->cx;
   const size_t held = tape->swept && !tape->kept ? tape->leaf_count : tape->node_count;
   bp_sweep_end(tape);
   /* Last recorded, first freed: the pool then hands the blocks out again in the order of the next forward. */
-  for (size_t k = held; k-- > 0;) bp_buffer_release(cx, tape->nodes[k].value.buffer);
+  for (size_t k = held; k-- > 0;) bp_tape_release_value(tape, (bp_index)k);
   for (size_t k = tape->attributes_count; k-- > 0;) release_attributes(cx, &tape->attributes[k]);
   forget_into(tape, 0);
   tape->node_count = tape->inputs_count = tape->attributes_count = 0;
@@ -252,9 +260,13 @@ static bool may_wait(const bp_call *call, bool recorded, bool check_finite) {
   return bp_is_transpose(call->op) || (call->cx->products_wait && !recorded && !check_finite && bp_is_product(call));
 }
 
-/* Whether storage may be written without a word: by the host, or where a gradient goes. */
-static bool may_change(const bp_buffer *buffer) {
-  return buffer != NULL && (buffer->exposed || buffer->receiving != 0);
+/* Whether a matrix can wait with an array. Not where that may be written without a word, by the host or as a gradient, nor
+ * where it is the smaller part of its storage, which would all be kept. */
+static bool can_be_kept(const bp_array *array) {
+  const bp_buffer *buffer = array->buffer;
+  if (buffer == NULL) return true;
+  const size_t bytes = bp_count(array) * bp_element_size((bp_dtype)array->dtype), page = 4096;
+  return !buffer->exposed && buffer->receiving == 0 && buffer->capacity <= 2 * bytes + page;
 }
 
 /* Puts a product or a transpose, which has its storage, off until somebody looks at it. */
@@ -263,7 +275,7 @@ static bool postpone(bp_call *call) {
   bp_factors factors = {.right.buffer = NULL};
   factors.left = bp_pending_source(cx, &call->input[0], &factors.left_transposed);
   if (call->input_count == 2) factors.right = bp_pending_source(cx, &call->input[1], &factors.right_transposed);
-  if (may_change(factors.left.buffer) || may_change(factors.right.buffer)) return false;
+  if (!can_be_kept(&factors.left) || !can_be_kept(&factors.right)) return false;
   return bp_pending_add(cx, call->result, &factors) == BP_OK;
 }
 

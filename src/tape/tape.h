@@ -199,6 +199,10 @@ uint32_t bp_tape_add_attributes(bp_tape *tape, const bp_attributes *attributes);
 /* A node's value; a number's data points into the tape and is good until something is recorded. */
 bp_array bp_node_value(bp_tape *tape, bp_index index);
 
+/* Gives the storage of a node's value back. What has left the call and waits with what the call has made is computed, so
+ * that it does not keep that. */
+void bp_tape_release_value(bp_tape *tape, bp_index index);
+
 static inline bool bp_node_is_changed(const bp_node *node) {
   return node->value.buffer != NULL && node->value.buffer->version != node->version;
 }
