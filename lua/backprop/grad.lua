@@ -93,7 +93,10 @@ end
 
 local function read_options(options, name)
   if options == nil then return {wrt = {1}, into = {}, first = true} end
-  if type(options) ~= "table" then raise("%s: expected a table of options, got %s", name, tree.describe(options)) end
+  if type(options) ~= "table" or getmetatable(options) then
+    raise("%s: expected a table of options, got %s; the arguments come next: %s(f)(x, ...)", name,
+      tree.describe(options), name)
+  end
   for key in pairs(options) do
     if not option_names[key] then raise("%s: unknown option '%s'", name, tostring(key)) end
   end

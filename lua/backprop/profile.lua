@@ -16,7 +16,7 @@ local profile = {}
 -- are among the operations that made its inputs. The first that fits is said.
 local hints = {
   {op = "matmul", of = {"transpose"}, say = "bp.linear does x w' + b at once, with w as outputs x inputs"},
-  {op = "add", of = {"matmul"}, say = "bp.linear does w x + b at once"},
+  {op = "add", of = {"matmul"}, say = "bp.linear adds b to the product at once"},
   {op = "div", of = {"exp", "konst"}, say = "bp.softmax does this at once, if the divisor is the sum"},
   {op = "div", of = {"exp", "outer"}, say = "bp.softmax does this at once, if the divisor is the sum of the row"},
   {op = "log", of = {"softmax"}, say = "bp.log_softmax does this at once, and stays finite"},
@@ -137,6 +137,7 @@ end
 -- table's own forward, backward, bytes and total are the sums; the time of Lua between the operations is in none.
 function profile.profile(f, ...)
   if not tree.callable(f) then core.raise("bp.profile: expected a function, got %s", tree.describe(f)) end
+  if (...) == nil then core.raise("bp.profile: the function's first argument is missing: bp.profile(f, x, ...)") end
   local rows = setmetatable(summarise(measure(grad.traced(f), ...)), Report)
   print(rows)
   return rows

@@ -29,10 +29,20 @@ local described = setmetatable({}, {__mode = "k"})
 
 -- Types of fields -------------------------------------------------------------------------------------------------
 
-local kinds = {}
-for _, name in ipairs {"number", "vector", "matrix"} do
+-- What is expected; where a plain table stands instead, also how to make it of that.
+local function wanted(name, constructor, value)
+  local is_plain = type(value) == "table" and not getmetatable(value)
+  return tree.article(name) .. (is_plain and (" (write %s{...})"):format(constructor) or "")
+end
+
+local kinds = {
+  number = {name = "number", misfit = function(value)
+    if kind(value) ~= "number" then return "", "a number", value end
+  end},
+}
+for _, name in ipairs {"vector", "matrix"} do
   kinds[name] = {name = name, misfit = function(value)
-    if kind(value) ~= name then return "", tree.article(name), value end
+    if kind(value) ~= name then return "", wanted(name, "bp." .. name, value), value end
   end}
 end
 
@@ -199,8 +209,7 @@ end
 
 local function record_misfit(info, value)
   if getmetatable(value) ~= info.metatable then
-    local advice = type(value) == "table" and not getmetatable(value) and (" (write %s{...})"):format(info.name) or ""
-    return "", tree.article(info.name) .. advice, value
+    return "", wanted(info.name, info.name, value), value
   end
   local fields = info.fields
   for i = 1, #fields do

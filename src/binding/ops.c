@@ -136,8 +136,10 @@ typedef struct arguments {
 } arguments;
 
 static __attribute__((cold)) int wrong(lua_State *L, bp_state *s, const entry *e, int index, const parameter *p) {
-  return bp_raise(L, s, "%s: argument %d (%s): expected %s, got %s", e->name, index, p->name, kinds[p->kind].expected,
-                  bp_type_of(L, s, index));
+  const bool table = p->kind == VALUE && lua_istable(L, index);
+  return bp_raise(L, s, "%s: argument %d (%s): expected %s, got %s%s", e->name, index, p->name, kinds[p->kind].expected,
+                  bp_type_of(L, s, index),
+                  table ? " (bp.vector and bp.matrix make arrays of lists, bp.map goes through a structure)" : "");
 }
 
 static __attribute__((cold)) int wrong_number(lua_State *L, bp_state *s, const entry *e, int index,

@@ -44,6 +44,10 @@ bp_status bp_common_dtype(bp_call *call, bp_dtype *dtype) {
 }
 
 static bp_status disagree(bp_call *call, const bp_array *a, const bp_array *b) {
+  const bp_array *matrix = a->rank == 2 ? a : b, *vector = a->rank == 2 ? b : a;
+  if (a->rank != b->rank)
+    return bp_call_fail(call, "shapes %s and %s do not agree (%zu columns, %zu elements)", bp_describe(a).text,
+                        bp_describe(b).text, matrix->cols, vector->rows);
   return bp_call_fail(call, "shapes %s and %s do not agree", bp_describe(a).text, bp_describe(b).text);
 }
 
