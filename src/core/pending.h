@@ -1,19 +1,21 @@
-/* Pending matrices: they have storage, but nobody has looked at their elements yet. A transpose, plain or recorded, waits
- * with its source, what it is the transpose of: matmul and linear (BP_OP_READS_TRANSPOSES) read that instead, forwards and
- * backwards, and most transposes are made for them. While a pullback runs (and then only) a plain product of two matrices or
- * vectors waits with its factors, which the sweep takes where it has a use for them alone; products that the pullback has
- * kept are multiplied when it ends.
+/* Pending matrices: they have storage, but nobody has looked at their elements yet. A transpose, plain or recorded,
+ * waits with its source, what it is the transpose of: matmul and linear (BP_OP_READS_TRANSPOSES) read that instead,
+ * forwards and backwards, and most transposes are made for them. While a pullback runs (and then only) a plain
+ * product of two matrices or vectors waits with its factors, which the sweep takes where it has a use for them
+ * alone; products that the pullback has kept are multiplied when it ends.
  *
- * Whoever else looks at a matrix has it computed first: in the binding (bp_check_array, bp_read_operand, and where a leaf,
- * an outcome or the text of a variable is made), and when an operation runs (compute in tape.c). Whoever writes has what
- * depends on the old elements computed first, through bp_sweep_before_write: in place (bp_check_writable), where a gradient
- * goes into an array (provide in sweep.c), and a step (bp_update_prepare). So does whoever gives storage back: bp.release, and a
- * tape that ends. Storage that is written without a word is never a factor that waits: what the host has the address of,
- * and what receives a gradient; to_array, and the first contribution, have what was waiting computed. The factors are held:
- * a source that the collector takes is kept by what waits with it.
+ * Whoever else looks at a matrix has it computed first: in the binding (bp_check_array, bp_read_operand, and where
+ * an outcome or the text of a variable is made), and when an operation runs (compute in tape.c). Whoever
+ * writes has what depends on the old elements computed first, through bp_sweep_before_write: in place
+ * (bp_check_writable), where a gradient goes into an array (provide in sweep.c), and a step (bp_update_prepare). So
+ * does whoever gives storage back: bp.release, and a tape that ends. Storage that is written without a word is
+ * never a factor that waits: what the host has the address of, and what receives a gradient; to_array, and the
+ * first contribution, have what was waiting computed. The factors are held: a source that the collector takes is
+ * kept by what waits with it.
  *
- * A product gives other last bits where it reads a source. So what waits does so until one of these things happens, be they
- * ever so many, and not until the collector runs: a program gives the same numbers each time, plain and tracked. */
+ * A product gives other last bits where it reads a source. So what waits does so until one of these things happens,
+ * be they ever so many, and not until the collector runs: a program gives the same numbers each time, plain and
+ * tracked. */
 #ifndef BP_CORE_PENDING_H
 #define BP_CORE_PENDING_H
 

@@ -354,7 +354,7 @@ static bp_status add_product(bp_tape *tape, bp_index index, const bp_factors *fa
 }
 
 /* Whether the gradient of a node goes to an array of the caller's that may be read on the way: others than the caller and
- * the slot have it. */
+ * the slot have it. (An array that the caller has no more, nobody can look at.) */
 static bool is_read_elsewhere(bp_tape *tape, bp_index index) {
   const bp_index root = tape->nodes[index].root;
   const bp_array *into = bp_into_of(tape, root);
