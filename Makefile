@@ -181,6 +181,9 @@ test: deps
 	@$(ENV) BACKPROP_BUILD='$(BUILD)' $(if $(MNIST),BACKPROP_MNIST='$(MNIST)') BACKPROP_MEMTEST=$(MEMTEST) \
 	  $(BUSTED) --lua=$(LUA) $(ARGS)
 
+# A path of ours as it is called from a folder of examples/. Not abspath: what is above the checkout may have spaces.
+from_example = $(if $(filter /%,$(1)),,../../)$(1)
+
 # --- Memory that runs out --------------------------------------------------------------------------------------------
 
 MEMTEST := $(BUILD)/memtest/host
@@ -193,7 +196,7 @@ $(MEMTEST): spec/memtest/host.c $(BUILD)/flags
 $(BUILD)/memtest/robust.so: examples/c_op/robust.c src/backprop.h
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
-	$(Q)$(MAKE) -s -C examples/c_op OUT=$(abspath $(@D)) CC=$(CC) LUA_INCDIR=$(LUA_INCDIR)
+	$(Q)$(MAKE) -s -C examples/c_op OUT=$(call from_example,$(@D)) CC=$(CC) LUA_INCDIR=$(LUA_INCDIR)
 
 $(BUILD)/memtest/c_rows.so: spec/support/c_rows.c src/backprop.h $(BUILD)/flags
 	$(call say,CC,$<)
@@ -272,8 +275,8 @@ valgrind-run:
 TSAN := -g -O1 -fsanitize=thread
 tsan: deps
 	@$(MAKE) $(AGAIN) $(call own_build,tsan) CFLAGS='$(TSAN)' LDFLAGS='$(TSAN)' all
-	@$(MAKE) --no-print-directory -B -C examples/embed OUT=$(abspath build/tsan) CFLAGS='-std=c11 $(TSAN)' \
-	  LUA_INCDIR='$(LUA_INCDIR)' LUA_LIBS='$(LUA_LIBS)' BACKPROP_LIBS='$(abspath build/tsan/libbackprop.a) $(OPENBLAS)'
+	@$(MAKE) --no-print-directory -B -C examples/embed OUT=$(call from_example,build/tsan) CFLAGS='-std=c11 $(TSAN)' \
+	  LUA_INCDIR='$(LUA_INCDIR)' LUA_LIBS='$(LUA_LIBS)' BACKPROP_LIBS='$(call from_example,build/tsan/libbackprop.a) $(OPENBLAS)'
 	@cd examples/embed && TSAN_OPTIONS=halt_on_error=1 ../../build/tsan/host train.lua ../data/digits.csv
 
 # The other compiler that people have: what it makes of the loops is not what GCC does. Any warning is an error.

@@ -166,14 +166,14 @@ describe("examples/embed", function()
 
   it("finds all its claims true; without its data it exits with 2", function()
     if shell.instrumented then pending "an instrumented library links with its own kind"; return end
-    holds("BACKPROP_LIBS=" .. quote(shell.build .. "/libbackprop.a -lopenblas"))
+    holds("BACKPROP_LIBS=" .. quote("../../" .. shell.build_below_root .. "/libbackprop.a -lopenblas"))
     assert.equal(2, select(2, run("/", quote(folder .. "/host"))))
   end)
 
   it("finds them true with the installed shared library, too, by pkg-config", function()
     if shell.instrumented then pending "an instrumented library links with its own kind"; return end
     local prefix = quote(folder .. "/prefix")
-    succeeds(run(shell.root, ("make BUILD=%s PREFIX=%s install"):format(quote(shell.build), prefix)))
+    succeeds(run(shell.root, ("make BUILD=%s PREFIX=%s install"):format(shell.build_below_root, prefix)))
     local pc = "PKG_CONFIG_PATH=" .. quote(folder .. "/prefix/lib/pkgconfig")
     local cflags = succeeds(run("/", "pkg-config --cflags backprop", pc)):gsub("%s+$", "")
     local libs = succeeds(run("/", "pkg-config --libs backprop", pc)):gsub("%s+$", "")
@@ -187,8 +187,8 @@ end)
 describe("make install", function()
   it("puts everything below DESTDIR and names the final folders", function()
     local folder = shell.folder()
-    succeeds(run(shell.root, ("make BUILD=%s DESTDIR=%s PREFIX=/opt/x install"):format(quote(shell.build),
-      quote(folder))))
+    succeeds(run(shell.root, ("make BUILD=%s DESTDIR=%s PREFIX=/opt/x install"):format(
+      shell.build_below_root, quote(folder))))
     local files = lines_of(succeeds(run(folder, "sh -c 'find opt -type f -not -name \"*.lua\" | sort'")))
     local pc = succeeds(run(folder, "cat opt/x/lib/pkgconfig/backprop.pc"))
     local rest = succeeds(run(folder, "ls"))

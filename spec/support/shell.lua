@@ -34,7 +34,8 @@ shell.root = shell.output("cd \"$(dirname " .. shell.quote(debug.getinfo(1, "S")
 
 -- Where `make` has put what it built, and whether that is instrumented: objects of a sanitizer or of gcov hold more
 -- than our sources say, and link with nothing else.
-shell.build = shell.root .. "/" .. (os.getenv "BACKPROP_BUILD" or "build")
+shell.build_below_root = os.getenv "BACKPROP_BUILD" or "build" -- for make, to which a space ends a path
+shell.build = shell.root .. "/" .. shell.build_below_root
 local flags = io.open(shell.build .. "/flags")
 local words = flags and flags:read "a" or ""
 if flags then flags:close() end
