@@ -326,6 +326,22 @@ describe("a transpose", function()
       collectgarbage()
       same(plain, f(argument()))
     end
+    local q = { w = w, t = bp.transpose(w) }
+    local function loss(p) return bp.matmul(p.t, v) + bp.matmul(bp.transpose(p.w), v) end
+    local value = bp.value_and_grad(loss)(q)
+    same(value, loss(q))
+    same(value, (bp.value_and_grad(loss)(q)))
+  end)
+
+  it("waits beside 70,000 others", function()
+    if os.getenv "BACKPROP_POOL" == "off" then pending "too slow for sanitizers and valgrind"; return end
+    local w, list = bp.matrix{ { 1, 2 }, { 3, 4 } }, {}
+    for k = 1, 70000 do list[k] = bp.transpose(w) end
+    for k = 1, #list, 7001 do same({ { 1, 3 }, { 2, 4 } }, list[k]) end
+    bp.release(w)
+    local sum = 0
+    for _, t in ipairs(list) do sum = sum + t[2][1] end
+    same(140000, sum)
   end)
 
   it("holds back no NaN or inf that is looked for", function()
