@@ -276,7 +276,8 @@ TSAN := -g -O1 -fsanitize=thread
 tsan: deps
 	@$(MAKE) $(AGAIN) $(call own_build,tsan) CFLAGS='$(TSAN)' LDFLAGS='$(TSAN)' all
 	@$(MAKE) --no-print-directory -B -C examples/embed OUT=$(call from_example,build/tsan) CFLAGS='-std=c11 $(TSAN)' \
-	  LUA_INCDIR='$(LUA_INCDIR)' LUA_LIBS='$(LUA_LIBS)' BACKPROP_LIBS='$(call from_example,build/tsan/libbackprop.a) $(OPENBLAS)'
+	  LUA_INCDIR='$(LUA_INCDIR)' LUA_LIBS='$(LUA_LIBS)' \
+	  BACKPROP_LIBS='$(call from_example,build/tsan/libbackprop.a) $(OPENBLAS)'
 	@cd examples/embed && TSAN_OPTIONS=halt_on_error=1 ../../build/tsan/host train.lua ../data/digits.csv
 
 # The other compiler that people have: what it makes of the loops is not what GCC does. Any warning is an error.

@@ -29,20 +29,16 @@ local described = setmetatable({}, {__mode = "k"})
 
 -- Types of fields -------------------------------------------------------------------------------------------------
 
--- What is expected; where a plain table stands instead, also how to make it of that.
+-- What is expected; where a plain table stands instead, also what makes it of that, if anything does.
 local function wanted(name, constructor, value)
-  local is_plain = type(value) == "table" and not getmetatable(value)
-  return tree.article(name) .. (is_plain and (" (write %s{...})"):format(constructor) or "")
+  local advises = constructor and type(value) == "table" and not getmetatable(value)
+  return tree.article(name) .. (advises and (" (write %s{...})"):format(constructor) or "")
 end
 
-local kinds = {
-  number = {name = "number", misfit = function(value)
-    if kind(value) ~= "number" then return "", "a number", value end
-  end},
-}
-for _, name in ipairs {"vector", "matrix"} do
+local kinds = {}
+for name, constructor in pairs {number = false, vector = "bp.vector", matrix = "bp.matrix"} do
   kinds[name] = {name = name, misfit = function(value)
-    if kind(value) ~= name then return "", wanted(name, "bp." .. name, value), value end
+    if kind(value) ~= name then return "", wanted(name, constructor, value), value end
   end}
 end
 

@@ -220,7 +220,7 @@ static int run_pullback(lua_State *L) {
   const bp_leaves cotangents = {.first = COTANGENTS, .list = flat ? 0 : COTANGENTS};
   bp_push_box_table(L, (bp_box *)tape);
   int failed = flat ? call_flat_pullback(L, s, sweep) : call_pullback(L, s, sweep);
-  s->cx.products_wait = false; /* of what runs while gradients are given none does */
+  s->cx.products_wait = false; /* none that is made while gradients are given */
   if (failed == LUA_OK) {
     if (flat) check_flat_gradients(L, s, sweep);
     save_received(L, s, tape, gradients, call->input_count);

@@ -162,20 +162,23 @@ bool bp_is_product(const bp_call *call) {
   return RESULT->rank == 2 && (call->op->forward == outer_forward || call->op->forward == matmul_forward);
 }
 
+/* The adjoint of A, the first input, in Y = A B for the cotangent g. */
+static void left_backward(bp_call *call, factor b, const bp_array *g) {
+  if (!WANTED(0)) return;
+  if (INPUT(0)->rank == 1)
+    vector_gradient(call, 0, b, g);
+  else
+    product_gradient(call, 0, as_it_is(g), transpose_of(b));
+}
+
 static bp_status matmul_backward(bp_call *call) {
-  const factor a = factor_of(call, 0), b = factor_of(call, 1), g = as_it_is(COTANGENT);
-  if (WANTED(0)) {
-    if (a.array.rank == 1)
-      vector_gradient(call, 0, b, COTANGENT);
-    else
-      product_gradient(call, 0, g, transpose_of(b));
-  }
-  if (WANTED(1)) {
-    if (b.array.rank == 1)
-      vector_gradient(call, 1, transpose_of(a), COTANGENT);
-    else
-      product_gradient(call, 1, transpose_of(a), g);
-  }
+  const factor a = factor_of(call, 0), b = factor_of(call, 1);
+  left_backward(call, b, COTANGENT);
+  if (!WANTED(1)) return BP_OK;
+  if (b.array.rank == 1)
+    vector_gradient(call, 1, transpose_of(a), COTANGENT);
+  else
+    product_gradient(call, 1, transpose_of(a), as_it_is(COTANGENT));
   return BP_OK;
 }
 
@@ -219,12 +222,7 @@ static bp_status linear_forward(bp_call *call) {
 /* The adjoint of w x + b for the cotangent g. */
 static void product_backward(bp_call *call, const bp_array *g) {
   const factor x = factor_of(call, 0), w = factor_of(call, 1);
-  if (WANTED(0)) {
-    if (x.array.rank == 1)
-      vector_gradient(call, 0, transpose_of(w), g);
-    else
-      product_gradient(call, 0, as_it_is(g), w);
-  }
+  left_backward(call, transpose_of(w), g);
   if (WANTED(1)) product_gradient(call, 1, transpose_of(as_it_is(g)), x);
   if (WANTED(2)) bp_contribute_summed(call->cx, g, GRADIENT(2));
 }
