@@ -6,7 +6,7 @@
 #   make demo          trains the digit classifier              make lint      luacheck and clang-format, silent when clean
 #   make test          runs the specs; MNIST=DIR, ARGS=...      make doc       the reference into build/doc
 #   make bench         tables and chart into bench/results/;    V=1            shows the commands
-#                      STEPS=N or FULL=1: the memory runs; ARGS=... for bench/mnist.lua
+#                      STEPS=N: shorter memory runs; ARGS=... for bench/mnist.lua
 #   make memtest       every request for memory refused         make check     the specs under sanitizers
 #   make valgrind      the specs under memcheck                 make tsan      examples/embed under ThreadSanitizer
 #   make clang         the specs of what clang builds
@@ -330,7 +330,7 @@ baseline: all $(BASELINE)
 	@:
 
 # How many steps the memory runs do at batch 1.
-STEPS ?= $(if $(FULL),100000,20000)
+STEPS ?= 100000
 RESULTS := bench/results
 
 bench: deps
