@@ -7,13 +7,13 @@
 --   lua5.4 bench/memory.lua [--steps N] [--mode fields] [--dtype f64] [--batch 1,256] [--heap MB]
 --     [--ways minimize,step] [--collectors incremental,generational] [--csv FILE]
 --
--- --steps is of batch 1 (100,000 in the full form); batch 256 does a fiftieth, but at least 200. CSV: growth_kb is the
+-- --steps is of batch 1; batch 256 does a fiftieth, but at least 200. CSV: growth_kb is the
 -- largest growth seen after step 100, resident_kb what was resident then; times in microseconds.
 
 package.path = (arg[0]:match("^(.*/)") or "./") .. "?.lua;" .. package.path
 local options = require "options"
 local option = options.read{
-  steps = 20000, mode = "fields", dtype = "f64", batch = "1,256", heap = 200, ways = "minimize,step",
+  steps = 100000, mode = "fields", dtype = "f64", batch = "1,256", heap = 200, ways = "minimize,step",
   collectors = "incremental,generational", csv = "", run = "",
 }
 local columns = { "batch", "heap_mb", "collector", "way", "steps", "resident_kb", "growth_kb", "median_us",
