@@ -18,6 +18,9 @@ __attribute__((simd("notinbranch"))) float expf(float);
 #include <cblas.h>
 #ifdef __AVX512F__
 #include <immintrin.h>
+#define WIDTH 64 /* bytes of a vector register: a wider vector would live in memory */
+#else
+#define WIDTH 32
 #endif
 #include <math.h>
 #include <stdbool.h>

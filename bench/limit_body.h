@@ -1,14 +1,17 @@
 /* The body of limit.c for the dtype REAL. `restrict` holds throughout, since the buffers of a network are disjoint. */
 
-/* Rows that go together. In f64 one from each third: memory is read in three long streams, which the processor fetches
- * ahead better than more and shorter ones. In f32 four that follow each other: half as large, the weights are more often
- * in the second cache. */
-#define GROUP (sizeof(REAL) == 4 ? 4 : 3)
-#define FIRST(i) (sizeof(REAL) == 4 ? GROUP * (i) : (i))
-#define BETWEEN(rows) (sizeof(REAL) == 4 ? 1 : (rows) / GROUP)
+/* Rows that go together, one from each part of the matrix: memory is read in a few long streams, which the processor
+ * fetches ahead better than more and shorter ones. With registers of 64 bytes three in f64; in f32 four that follow each
+ * other: half as large, the weights are more often in the second cache. With smaller registers four, and two of them for
+ * each row, so that additions do not wait for one another. */
+#define GROUP (WIDTH == 64 && sizeof(REAL) == 8 ? 3 : 4)
+#define EACH (WIDTH == 64 ? 1 : 2)
+#define FOLLOW (WIDTH == 64 && sizeof(REAL) == 4)
+#define FIRST(i) (FOLLOW ? GROUP * (i) : (i))
+#define BETWEEN(rows) (FOLLOW ? 1 : (rows) / GROUP)
 
-typedef REAL NAME(vector) __attribute__((vector_size(64), aligned(sizeof(REAL)), may_alias));
-#define LANES (64 / sizeof(REAL))
+typedef REAL NAME(vector) __attribute__((vector_size(WIDTH), aligned(sizeof(REAL)), may_alias));
+#define LANES (WIDTH / sizeof(REAL))
 
 static inline REAL NAME(sum)(NAME(vector) v) {
 #ifdef __AVX512F__
@@ -34,16 +37,20 @@ static inline NAME(vector) NAME(load)(size_t n, const REAL *from) {
 /* The products of so many rows, `distance` apart, with x: independent sums, and x is read once for all. */
 static inline __attribute__((always_inline)) void NAME(dots)(size_t count, size_t cols, const REAL *w, size_t distance,
                                                              const REAL *x, REAL *dots) {
-  NAME(vector) sums[4] = {{0}};
+  NAME(vector) sums[GROUP][EACH] = {{{0}}};
   size_t j = 0;
-  for (; j + LANES <= cols; j += LANES) {
-    const NAME(vector) v = *(const NAME(vector) *)(x + j);
-    for (size_t k = 0; k < count; k++) sums[k] += *(const NAME(vector) *)(w + k * distance + j) * v;
-  }
-  if (j < cols)
+  for (; j + EACH * LANES <= cols; j += EACH * LANES)
+    for (size_t e = 0; e < EACH; e++) {
+      const NAME(vector) v = *(const NAME(vector) *)(x + j + e * LANES);
+      for (size_t k = 0; k < count; k++) sums[k][e] += *(const NAME(vector) *)(w + k * distance + j + e * LANES) * v;
+    }
+  for (; j < cols; j += LANES)
     for (size_t k = 0; k < count; k++)
-      sums[k] += NAME(load)(cols - j, w + k * distance + j) * NAME(load)(cols - j, x + j);
-  for (size_t k = 0; k < count; k++) dots[k] = NAME(sum)(sums[k]);
+      sums[k][0] += NAME(load)(cols - j, w + k * distance + j) * NAME(load)(cols - j, x + j);
+  for (size_t k = 0; k < count; k++) {
+    for (size_t e = 1; e < EACH; e++) sums[k][0] += sums[k][e];
+    dots[k] = NAME(sum)(sums[k][0]);
+  }
 }
 
 /* y = w x + b */
@@ -280,6 +287,8 @@ static void NAME(square)(size_t n, const void *a, const void *b, void *c) {
 const sweeps NAME(sweeps) = {NAME(read), NAME(write), NAME(update), NAME(square)};
 
 #undef GROUP
+#undef EACH
+#undef FOLLOW
 #undef FIRST
 #undef BETWEEN
 #undef LANES

@@ -5,17 +5,19 @@
 
 /* ---- rows in groups ---------------------------------------------------------------------------------------------- */
 
-/* Rows that go together. In f64 one from each third of the matrix: memory is read in three long streams, which the
- * processor fetches ahead better than more and shorter ones. In f32 four that follow each other: half as large, a
- * matrix is more often in the second cache. */
-enum { GROUP = BP_DTYPE_F32 ? 4 : 3 };
+/* Rows that go together: as many as there are streams that the processor fetches ahead well, one from each part of the
+ * matrix, since long streams are fetched better than short ones. Of registers of 64 bytes three, and in f32 four rows
+ * that follow each other: half as large, a matrix is more often in the second cache, which is larger where there are
+ * such registers. Of smaller ones four, and two of them for each row, so that additions do not wait for one another. */
+enum { WIDE = LANES * sizeof(real) == 64, GROUP = WIDE && !BP_DTYPE_F32 ? 3 : 4, EACH = WIDE ? 1 : 2 };
+enum { FOLLOW = WIDE && BP_DTYPE_F32 };
 
 static inline size_t first_of_group(size_t i) {
-  return BP_DTYPE_F32 ? i * GROUP : i;
+  return FOLLOW ? i * GROUP : i;
 }
 
 static inline size_t rows_between(size_t rows) {
-  return BP_DTYPE_F32 ? 1 : rows / GROUP;
+  return FOLLOW ? 1 : rows / GROUP;
 }
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
@@ -41,21 +43,28 @@ static inline real sum_of(vector v) {
 
 /* The dot products of so many rows, `distance` elements apart, with x: what is read of x serves them all. */
 ALWAYS_INLINE void dots(size_t count, size_t cols, const real *a, size_t distance, const real *x, real *result) {
-  vector sums[GROUP] = {{0}};
+  vector sums[GROUP][EACH] = {{{0}}};
   const size_t rest = cols & (LANES - 1), whole = cols - rest;
-  for (size_t j = 0; j < whole; j += LANES) {
-    const vector v = *(const vector *)(x + j);
-    for (size_t k = 0; k < count; k++) sums[k] += *(const vector *)(a + k * distance + j) * v;
-  }
+  size_t j = 0;
+  for (; j + EACH * LANES <= whole; j += EACH * LANES)
+    for (size_t e = 0; e < EACH; e++) {
+      const vector v = *(const vector *)(x + j + e * LANES);
+      for (size_t k = 0; k < count; k++) sums[k][e] += *(const vector *)(a + k * distance + j + e * LANES) * v;
+    }
+  for (; EACH > 1 && j < whole; j += LANES)
+    for (size_t k = 0; k < count; k++) sums[k][0] += *(const vector *)(a + k * distance + j) * *(const vector *)(x + j);
   if (rest > 0) {
     real v[LANES], w[LANES];
     load_rest(rest, x + whole, v, 0);
     for (size_t k = 0; k < count; k++) {
       load_rest(rest, a + k * distance + whole, w, 0);
-      sums[k] += *(const vector *)w * *(const vector *)v;
+      sums[k][0] += *(const vector *)w * *(const vector *)v;
     }
   }
-  for (size_t k = 0; k < count; k++) result[k] = sum_of(sums[k]);
+  for (size_t k = 0; k < count; k++) {
+    for (size_t e = 1; e < EACH; e++) sums[k][0] += sums[k][e];
+    result[k] = sum_of(sums[k][0]);
+  }
 }
 
 static void gemv(size_t rows, size_t cols, const void *as, size_t stride, const void *x, void *ys, bool accumulate) {
