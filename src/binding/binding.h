@@ -21,7 +21,10 @@ typedef struct bp_state {
   ptrdiff_t large_bytes; /* in these */
   ptrdiff_t small_bytes; /* in small ones */
   size_t least_live;     /* the fewest bytes in arrays since the last full collection of ours */
+  size_t call_garbage;   /* bytes that calls have left in Lua's heap since the last cycle of ours */
   uint32_t scans;        /* counts pullbacks whose gradients were looked through */
+  size_t steps_left;     /* of a cycle of ours, at most */
+  size_t heap_before, handed_out_before; /* Lua's heap when it began; all arrays until the last one */
   bp_context cx;
   int tape_metatable, rng_metatable, methods;
   int functions;           /* what the Lua side gives back to us, by name */
@@ -155,15 +158,6 @@ const bp_array *bp_keep_array(lua_State *L, bp_state *s, int index, const char *
 void bp_push_variable(lua_State *L, bp_state *s, bp_box *box, bp_index node);
 /* The same by one who has their metatable at an index, and a call reserved. */
 void bp_push_variable_with(lua_State *L, bp_state *s, bp_box *box, bp_index node, int metatable);
-/* A handle has brought an array, which the collector does not see (count 1), or has given it back (-1). */
-void bp_count_unseen(bp_state *s, const bp_array *array, int count);
-/* Tells the collector of bytes it cannot see, if they are many, and has it collect all where arrays have grown too far.
- * May run finalizers. */
-void bp_report(lua_State *L, bp_state *s);
-/* Storage for a large array will be needed: where the pool has none, the collector may find some among what it has not
- * been told about. May run finalizers. */
-void bp_report_before(lua_State *L, bp_state *s, const bp_array *shape);
-
 /* Reads a number, array or variable as operand k; false if the value is none. *box is set by the first variable and
  * compared with that of others. */
 bool bp_read_operand(lua_State *L, bp_state *s, int index, const char *name, bp_operands *operands, size_t k,
@@ -214,6 +208,20 @@ typedef struct bp_single {
 } bp_single;
 
 bool bp_read_single(lua_State *L, bp_state *s, int index, const char *name, bp_single *single, bp_box **box);
+
+/* ---- collector.c ---- */
+
+/* A handle has brought an array, which the collector does not see (count 1), or has given it back (-1). */
+void bp_count_unseen(bp_state *s, const bp_array *array, int count);
+/* Tells the collector of bytes it cannot see, if they are many, and has it collect all where arrays have grown too far.
+ * May run finalizers. */
+void bp_report(lua_State *L, bp_state *s);
+/* Storage for a large array will be needed: where the pool has none, the collector may find some among what it has not
+ * been told about. May run finalizers. */
+void bp_report_before(lua_State *L, bp_state *s, const bp_array *shape);
+/* A call ends that has recorded this; and one begins, which may run finalizers. */
+void bp_count_call(bp_state *s, const bp_tape *tape);
+void bp_collect_calls(lua_State *L, bp_state *s);
 
 /* ---- the families; each adds its functions to the table on the top of the stack ---- */
 

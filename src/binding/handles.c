@@ -1,6 +1,4 @@
 /* Array handles and variables: making, finding and checking them. */
-#include <limits.h>
-
 #include "binding.h"
 
 /* ---- finding ----------------------------------------------------------------------------------------------------- */
@@ -91,60 +89,6 @@ bp_handle *bp_push_reserved_handle(lua_State *L, bp_state *s) {
 bp_handle *bp_push_handle(lua_State *L, bp_state *s) {
   bp_reserve_call(L);
   return bp_push_reserved_handle(L, s);
-}
-
-/* What is worth a report. Small arrays 256 KiB at a time: a step of the collector for each costs more than it frees, and a
- * longer wait lets so many buffers be alive at once that they push the weights out of the cache. Large ones 1 MiB at a
- * time, but at least four, so that those that live for an operation or two seldom see two collections. */
-enum { LARGE = 1 << 16, ENOUGH_SMALL = 1 << 18, ENOUGH_LARGE = 1 << 20, FEW_LARGE = 4 };
-
-/* The block, and twice the handle, which its finalizer makes live for another cycle: of small arrays the latter is most,
- * and with nothing for it a collector in incremental mode falls behind without end. */
-void bp_count_unseen(bp_state *s, const bp_array *array, int count) {
-  const ptrdiff_t bytes = (ptrdiff_t)(array->buffer->capacity + 2 * BP_ALIGNMENT + 2 * sizeof(bp_handle));
-  const bool large = bytes >= LARGE;
-  ptrdiff_t *sum = large ? &s->large_bytes : &s->small_bytes;
-  *sum += count * bytes;
-  if (*sum < 0) *sum = 0; /* it was reported before it was given back */
-  if (large) s->large_count += s->large_count + count < 0 ? 0 : count;
-}
-
-/* In generational mode an array that has seen two collections waits for a full one, which Lua makes when its own memory
- * has doubled. It does not see that ours has. A full collection costs what the Lua heap is large, so arrays have to have
- * grown by as much (in whole steps, so that the heap's small ups and downs do not show in what the process holds): a heap
- * that grows by itself is Lua's affair. Beside a large heap a step earlier where the pool is empty: so all collections
- * come where the first one did, and the process does not grow by the array that one of them is late. */
-static void collect_old(lua_State *L, bp_state *s, bool pool_is_empty) {
-  const size_t step = (size_t)4 << 20, heap = (size_t)lua_gc(L, LUA_GCCOUNT) << 10, *live = &s->cx.stats.bytes_live;
-  if (*live < s->least_live) s->least_live = *live;
-  const size_t base = s->least_live - s->least_live % (heap / 16 + 1);
-  const size_t slack = pool_is_empty && heap > 4 * step ? 1 : 2;
-  if (*live < base + (heap / step + slack) * step) return;
-  lua_gc(L, LUA_GCCOLLECT);
-  s->least_live = *live;
-}
-
-static void report(lua_State *L, bp_state *s) {
-  if (lua_gc(L, LUA_GCISRUNNING) != 1) return; /* stopped, or inside a finalizer, where it says -1 to all: later */
-  ptrdiff_t kilobytes = (s->small_bytes + s->large_bytes) >> 10;
-  s->small_bytes = s->large_bytes = s->large_count = 0;
-  bp_reserve_call(L);
-  lua_gc(L, LUA_GCSTEP, (int)(kilobytes < INT_MAX ? kilobytes : INT_MAX));
-  collect_old(L, s, false);
-}
-
-void bp_report(lua_State *L, bp_state *s) {
-  if (s->small_bytes >= ENOUGH_SMALL || (s->large_count >= FEW_LARGE && s->large_bytes >= ENOUGH_LARGE)) report(L, s);
-}
-
-/* Worth it beside a Lua heap that is not much larger: of another a step sees too little. */
-void bp_report_before(lua_State *L, bp_state *s, const bp_array *shape) {
-  const size_t bytes = bp_count(shape) * bp_element_size((bp_dtype)shape->dtype);
-  if (bytes < LARGE || s->large_bytes == 0 || bp_pool_has(&s->cx, bytes)) return;
-  if (lua_gc(L, LUA_GCISRUNNING) != 1) return;
-  bp_reserve_call(L);
-  collect_old(L, s, true);
-  if (bytes >= ((size_t)lua_gc(L, LUA_GCCOUNT) << 10) / 8) report(L, s);
 }
 
 void bp_hold(bp_state *s, bp_handle *handle, const bp_array *array) {

@@ -51,6 +51,7 @@ static bp_box *take_box(lua_State *L, bp_state *s) {
 
 static void close_box(lua_State *L, bp_state *s, bp_box *box) {
   s->epoch++;
+  bp_count_call(s, &box->tape);
   bp_tape_close(&box->tape);
   forget_table(L, box);
   if (box->last_generation == UINT32_MAX) return;
@@ -102,6 +103,7 @@ static bp_tape_handle *push_handle(lua_State *L, bp_state *s) {
 static int new_tape(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bool kept = lua_toboolean(L, 1);
+  bp_collect_calls(L, s);
   bp_tape_handle *handle = push_handle(L, s);
   bp_box *box = take_box(L, s);
   bp_tape_open(&box->tape, &s->cx, ++box->last_generation);

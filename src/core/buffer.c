@@ -109,6 +109,7 @@ bp_buffer *bp_buffer_new(bp_context *cx, size_t bytes) {
   buffer->receiving = 0;
   buffer->exposed = buffer->waited = false;
   buffer->next = NULL;
+  cx->pool.handed_out += capacity;
   cx->stats.bytes_live += capacity;
   if (cx->stats.bytes_live > cx->pool.peak_live) cx->pool.peak_live = cx->stats.bytes_live;
   return buffer;

@@ -36,6 +36,7 @@ enum { BP_ALIGNMENT = 64, BP_SIZE_CLASSES = 128 };
 
 typedef struct bp_pool {
   size_t peak_live;
+  size_t handed_out;                 /* bytes of all buffers so far */
   bp_buffer *all;                    /* what there is, in use or not */
   bp_buffer *freed[BP_SIZE_CLASSES]; /* most recently freed first */
 } bp_pool;
