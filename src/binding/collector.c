@@ -5,6 +5,12 @@
 
 #include "binding.h"
 
+/* The collector has been through: what calls leave behind (below) is gone too, and gathers anew. */
+static void note_cycle(bp_state *s) {
+  s->call_garbage = s->steps_left = 0;
+  s->handed_out_before = s->cx.pool.handed_out;
+}
+
 /* ---- arrays that are dropped ------------------------------------------------------------------------------------- */
 
 /* What is worth a report. Small arrays 256 KiB at a time: a step of the collector for each costs more than it frees, and a
@@ -36,15 +42,17 @@ static void collect_old(lua_State *L, bp_state *s, bool pool_is_empty) {
   if (*live < base + (heap / step + slack) * step) return;
   lua_gc(L, LUA_GCCOLLECT);
   s->least_live = *live;
-  s->call_garbage = 0;
+  note_cycle(s);
 }
 
 static void report(lua_State *L, bp_state *s) {
   if (lua_gc(L, LUA_GCISRUNNING) != 1) return; /* stopped, or inside a finalizer, where it says -1 to all: later */
   ptrdiff_t kilobytes = (s->small_bytes + s->large_bytes) >> 10;
   s->small_bytes = s->large_bytes = s->large_count = 0;
+  const int heap = lua_gc(L, LUA_GCCOUNT);
   bp_reserve_call(L);
   lua_gc(L, LUA_GCSTEP, (int)(kilobytes < INT_MAX ? kilobytes : INT_MAX));
+  if (lua_gc(L, LUA_GCCOUNT) < heap) note_cycle(s);
   collect_old(L, s, false);
 }
 
@@ -80,10 +88,10 @@ static size_t heap_size(lua_State *L) {
 }
 
 void bp_collect_calls(lua_State *L, bp_state *s) {
-  if (s->call_garbage < ENOUGH_GARBAGE) return;
+  if (s->call_garbage < ENOUGH_GARBAGE || lua_gc(L, LUA_GCISRUNNING) != 1) return;
   const size_t heap = heap_size(L), passed = s->cx.pool.handed_out - s->handed_out_before;
   if (s->steps_left == 0) {
-    if (passed / TIMES_HEAP < heap || lua_gc(L, LUA_GCISRUNNING) != 1) return;
+    if (passed / TIMES_HEAP < heap) return;
     s->steps_left = heap / STEP + 1;
     s->heap_before = heap;
   }
@@ -92,7 +100,5 @@ void bp_collect_calls(lua_State *L, bp_state *s) {
     const bool ended = lua_gc(L, LUA_GCSTEP, 0) != 0 || heap_size(L) + s->call_garbage / 2 < s->heap_before;
     s->steps_left = ended ? 0 : s->steps_left - 1;
   }
-  if (s->steps_left > 0) return;
-  s->call_garbage = 0;
-  s->handed_out_before = s->cx.pool.handed_out;
+  if (s->steps_left == 0) note_cycle(s);
 }
