@@ -158,6 +158,7 @@ const bp_array *bp_keep_array(lua_State *L, bp_state *s, int index, const char *
 void bp_push_variable(lua_State *L, bp_state *s, bp_box *box, bp_index node);
 /* The same by one who has their metatable at an index, and a call reserved. */
 void bp_push_variable_with(lua_State *L, bp_state *s, bp_box *box, bp_index node, int metatable);
+
 /* Reads a number, array or variable as operand k; false if the value is none. *box is set by the first variable and
  * compared with that of others. */
 bool bp_read_operand(lua_State *L, bp_state *s, int index, const char *name, bp_operands *operands, size_t k,

@@ -76,7 +76,7 @@ void bp_report_before(lua_State *L, bp_state *s, const bp_array *shape) {
  * hundreds of megabytes begins its next cycle when there are hundreds of them. A cycle of ours comes after a mebibyte,
  * and costs what the heap is large: so not before the calls have gone through arrays of so many times its size, beside
  * which that is a few hundredths. It is done a little at each call: in generational mode the first step is all, in
- * incremental mode each goes through some 800 KiB. */
+ * incremental mode each goes through some 800 KiB, of which STEP is a careful estimate: it bounds how many there are. */
 enum { ENOUGH_GARBAGE = 1 << 20, TIMES_HEAP = 16, VARIABLE = 64, SHARE_OF_TABLE = 64, STEP = 1 << 19, AT_ONCE = 2 };
 
 void bp_count_call(bp_state *s, const bp_tape *tape) {
