@@ -24,6 +24,7 @@ typedef struct bp_stats {
 typedef struct bp_pending {
   bp_array to;
   bp_factors factors;
+  bool adds; /* the product is to be added to what stands there */
 } bp_pending;
 
 struct bp_loops;

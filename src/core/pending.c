@@ -7,14 +7,14 @@ static void retain_factor(bp_buffer *buffer) {
   bp_buffer_retain(buffer);
 }
 
-bp_status bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *factors) {
+bp_status bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *factors, bool adds) {
   const size_t place = cx->pending_count;
   if (place == UINT16_MAX) return BP_NOMEM;
   bp_status status = bp_grow(cx, (void **)&cx->pending, &cx->pending_capacity, place + 1, sizeof *cx->pending);
   if (status != BP_OK) return status;
-  cx->pending[place] = (bp_pending){*to, *factors};
+  cx->pending[place] = (bp_pending){*to, *factors, adds};
   cx->pending_count++;
-  if (!bp_has_one_factor(factors)) cx->pending_products++;
+  if (bp_is_pending_product(&cx->pending[place])) cx->pending_products++;
   to->buffer->pending = cx->pending_count;
   retain_factor(factors->left.buffer);
   retain_factor(factors->right.buffer);
@@ -24,10 +24,10 @@ bp_status bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *f
 bp_factors bp_pending_take(bp_context *cx, bp_buffer *buffer) {
   bp_pending *place = &cx->pending[buffer->pending - 1];
   const bp_factors factors = place->factors;
+  if (bp_is_pending_product(place)) cx->pending_products--;
   *place = cx->pending[--cx->pending_count];
   place->to.buffer->pending = buffer->pending;
   buffer->pending = 0;
-  if (!bp_has_one_factor(&factors)) cx->pending_products--;
   return factors;
 }
 

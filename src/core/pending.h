@@ -1,8 +1,12 @@
 /* Pending matrices: they have storage, but nobody has looked at their elements yet. A transpose, plain or recorded,
- * waits with its source, what it is the transpose of: matmul and linear (BP_OP_READS_TRANSPOSES) read that instead,
+ * waits with its source, what it is the transpose of: matmul and linear (BP_OP_READS_WAITING) read that instead,
  * forwards and backwards, and most transposes are made for them. While a pullback runs (and then only) a plain
  * product of two matrices or vectors waits with its factors, which the sweep takes where it has a use for them
  * alone; products that the pullback has kept are multiplied when it ends.
+ *
+ * A step of gradient descent that would add a product of two vectors to a matrix of weights leaves that waiting, too: the
+ * next product of the weights and a vector, which has to read them all, adds it on its way. These factors are copies
+ * of its own.
  *
  * Whoever else looks at a matrix has it computed first: in the binding (bp_check_array, bp_read_operand, and where
  * an outcome or the text of a variable is made), and when an operation runs (compute in tape.c). Whoever
@@ -26,8 +30,8 @@ static inline bool bp_has_one_factor(const bp_factors *factors) {
   return factors->right.buffer == NULL;
 }
 
-/* Makes an array pending. BP_NOMEM where that cannot be noted. */
-bp_status bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *factors);
+/* Makes an array pending: to be written, or added to. BP_NOMEM where that cannot be noted. */
+bp_status bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *factors, bool adds);
 
 /* The factors of a pending buffer with their references, which are the caller's from now on. It pends no more. */
 bp_factors bp_pending_take(bp_context *cx, bp_buffer *buffer);
@@ -42,6 +46,19 @@ static inline const bp_factors *bp_pending_factors(const bp_context *cx, const b
 
 static inline bool bp_is_pending(const bp_context *cx, const bp_array *array) {
   return cx->pending_count != 0 && array->buffer != NULL && array->buffer->pending != 0;
+}
+
+/* Whether it is a product, and not something to be added to what stands there, that waits. */
+static inline bool bp_is_pending_product(const bp_pending *pending) {
+  return !pending->adds && !bp_has_one_factor(&pending->factors);
+}
+
+/* Whether an array is the whole of a matrix to which something is to be added. */
+static inline bool bp_is_to_be_updated(const bp_context *cx, const bp_array *array) {
+  if (!bp_is_pending(cx, array)) return false;
+  const bp_pending *pending = &cx->pending[array->buffer->pending - 1];
+  return pending->adds && array->rank == 2 && array->data == pending->to.data && array->rows == pending->to.rows &&
+         array->cols == pending->to.cols && array->stride == pending->to.stride;
 }
 
 /* What a product reads for an operand: the operand itself or, where it is a transpose that waits, its source, and that it

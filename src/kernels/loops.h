@@ -95,6 +95,9 @@ typedef struct bp_product_loops {
                           bool accumulate);
   void (*outer)(size_t rows, size_t cols, double alpha, const void *u, const void *v, void *a, size_t stride,
                 bool accumulate);
+  /* A = A + u v', y = A x: the rows one after the other, or the last first. */
+  void (*outer_gemv)(size_t rows, size_t cols, const void *u, const void *v, void *a, size_t stride, const void *x,
+                     void *y, bool backwards);
   /* D = A', D being cols x rows. */
   void (*transpose)(size_t rows, size_t cols, const void *a, size_t a_stride, void *d, size_t d_stride,
                     bool accumulate);

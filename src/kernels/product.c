@@ -38,8 +38,30 @@ void bp_gemm(bp_context *cx, double alpha, const bp_array *a, bool a_transposed,
     bp_axpby(cx, beta, d, 0, d);
 }
 
+static void release_factors(bp_context *cx, const bp_factors *factors) {
+  bp_buffer_release(cx, factors->left.buffer);
+  bp_buffer_release(cx, factors->right.buffer);
+}
+
+/* y = (A + u v') x, where the addition is pending: one pass over A. Of a matrix larger than the cache it goes one time this
+ * way and next time, when another version waits, the other, so that it begins with what is still there. */
+static void update_and_multiply(bp_context *cx, const bp_array *a, const bp_array *x, bp_array *y) {
+  const bool backwards = a->buffer->version % 2 != 0;
+  const bp_factors f = bp_pending_take(cx, a->buffer);
+  product_of(cx, a)->outer_gemv(a->rows, a->cols, f.left.data, f.right.data, a->data, a->stride, x->data, y->data,
+                                backwards);
+  release_factors(cx, &f);
+}
+
 void bp_gemv(bp_context *cx, const bp_array *a, bool transposed, const bp_array *x, bool accumulate, bp_array *d) {
   const bp_product_loops *loops = product_of(cx, a);
+  if (bp_is_pending(cx, a)) {
+    if (!transposed && !accumulate && bp_is_to_be_updated(cx, a)) {
+      update_and_multiply(cx, a, x, d);
+      return;
+    }
+    bp_pending_compute(cx, a);
+  }
   if (transposed)
     loops->gemv_transposed(a->rows, a->cols, a->data, a->stride, x->data, d->data, accumulate);
   else
@@ -56,31 +78,35 @@ void bp_add_product(bp_context *cx, double alpha, const bp_factors *f, double be
   product_of(cx, d)->outer(d->rows, d->cols, alpha, f->left.data, f->right.data, d->data, d->stride, beta != 0);
 }
 
-static void compute(bp_context *cx, bp_array to) {
-  bp_factors factors = bp_pending_take(cx, to.buffer);
-  if (bp_has_one_factor(&factors))
-    bp_transpose(cx, &factors.left, &(bp_gradient){.to = to});
+static void compute(bp_context *cx, bp_pending pending) {
+  const bp_factors *f = &pending.factors;
+  bp_pending_take(cx, pending.to.buffer);
+  if (bp_has_one_factor(f))
+    bp_transpose(cx, &f->left, &(bp_gradient){.to = pending.to});
+  else if (pending.adds) /* the addition has been counted */
+    product_of(cx, &pending.to)
+        ->outer(pending.to.rows, pending.to.cols, 1, f->left.data, f->right.data, pending.to.data, pending.to.stride,
+                true);
   else
-    bp_add_product(cx, 1, &factors, 0, &to);
-  bp_buffer_release(cx, factors.left.buffer);
-  bp_buffer_release(cx, factors.right.buffer);
+    bp_add_product(cx, 1, f, 0, &pending.to);
+  release_factors(cx, f);
 }
 
 void bp_pending_compute(bp_context *cx, const bp_array *x) {
-  if (bp_is_pending(cx, x)) compute(cx, cx->pending[x->buffer->pending - 1].to);
+  if (bp_is_pending(cx, x)) compute(cx, cx->pending[x->buffer->pending - 1]);
 }
 
 void bp_pending_compute_products(bp_context *cx) {
   for (uint32_t k = cx->pending_count; k-- > 0 && cx->pending_products != 0;)
-    if (!bp_has_one_factor(&cx->pending[k].factors)) compute(cx, cx->pending[k].to);
+    if (bp_is_pending_product(&cx->pending[k])) compute(cx, cx->pending[k]);
 }
 
 /* What is computed is replaced in the list by the last, which has been looked at. */
 void bp_pending_compute_of(bp_context *cx, bp_buffer *buffer) {
-  if (buffer->pending != 0) compute(cx, cx->pending[buffer->pending - 1].to);
+  if (buffer->pending != 0) compute(cx, cx->pending[buffer->pending - 1]);
   for (uint32_t k = buffer->waited ? cx->pending_count : 0; k-- > 0;) {
     const bp_factors *factors = &cx->pending[k].factors;
-    if (factors->left.buffer == buffer || factors->right.buffer == buffer) compute(cx, cx->pending[k].to);
+    if (factors->left.buffer == buffer || factors->right.buffer == buffer) compute(cx, cx->pending[k]);
   }
   buffer->waited = false;
 }

@@ -632,9 +632,9 @@ bp_status bp_sweep_give_product(bp_tape *tape, bp_index input, const bp_array *p
   bp_context *cx = tape->cx;
   *taken = false;
   if (!bp_is_pending(cx, product)) return BP_OK; /* finalizers have looked at it */
-  const bp_factors *factors = bp_pending_factors(cx, product->buffer);
-  if (bp_has_one_factor(factors)) return BP_OK;
-  bp_status status = add_product(tape, input, factors);
+  const bp_pending pending = cx->pending[product->buffer->pending - 1];
+  if (!bp_is_pending_product(&pending)) return BP_OK;
+  bp_status status = add_product(tape, input, &pending.factors);
   if (status != BP_OK) return status;
   bp_pending_drop(cx, product->buffer);
   *taken = true;

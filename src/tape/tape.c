@@ -244,11 +244,16 @@ static bp_status check_results(bp_call *call) {
   return bp_call_fail(call, "the result has a NaN or inf");
 }
 
-/* An operand is about to be looked at, unless it is a transpose that waits and the rules read its source. */
+/* Whether the rules can do with an operand that waits: a transpose, whose source they read, or weights of a vector. */
+static bool is_read_waiting(const bp_call *call, const bp_array *operand) {
+  bool transposed;
+  if ((call->op->flags & BP_OP_READS_WAITING) == 0) return false;
+  bp_pending_source(call->cx, operand, &transposed);
+  return transposed || (call->result->rank == 1 && bp_is_to_be_updated(call->cx, operand));
+}
+
 static void compute_operand(bp_call *call, size_t k) {
-  bool transposed = false;
-  if ((call->op->flags & BP_OP_READS_TRANSPOSES) != 0) bp_pending_source(call->cx, &call->input[k], &transposed);
-  if (!transposed) bp_pending_compute(call->cx, &call->input[k]);
+  if (!is_read_waiting(call, &call->input[k])) bp_pending_compute(call->cx, &call->input[k]);
 }
 
 static void compute_operands(bp_call *call) {
@@ -276,7 +281,7 @@ static bool postpone(bp_call *call) {
   factors.left = bp_pending_source(cx, &call->input[0], &factors.left_transposed);
   if (call->input_count == 2) factors.right = bp_pending_source(cx, &call->input[1], &factors.right_transposed);
   if (!can_be_kept(&factors.left) || !can_be_kept(&factors.right)) return false;
-  return bp_pending_add(cx, call->result, &factors) == BP_OK;
+  return bp_pending_add(cx, call->result, &factors, false) == BP_OK;
 }
 
 /* Shape rule, storage, forward rule. The results and what is saved come with references; on failure nothing does. */

@@ -1,5 +1,6 @@
 /* Gradient descent as the end of a sweep: parameters are changed in place, and the gradient of a weight matrix is never
  * multiplied out: W = decay W - rate sum(left right), one product into W for each pair of factors. */
+#include "../core/pending.h"
 #include "tape.h"
 
 /* One array at two paths is one parameter: it decays once, with the last of its leaves, whose turn is first. (Asked only
@@ -24,12 +25,46 @@ double bp_updated_number(const bp_tape *tape, bp_index leaf, double decay, doubl
   return decay * tape->nodes[leaf].number - (slot->state == BP_SLOT_EMPTY ? 0 : rate * slot->number);
 }
 
+/* Leaves W = W - rate left right of two vectors to the product that reads W next (core/pending.h): a pass over W less.
+ * It waits with copies of the vectors. False where it has to be done at once: where W may be looked at without a word,
+ * and where a pass takes less time than the copies. */
+static bool postpone(bp_context *cx, double rate, const bp_factors *factors, bp_array *value) {
+  enum { WORTH_IT = 1024 };
+  const bp_array *left = &factors->left, *right = &factors->right;
+  if (left->rank != 1 || value->buffer->exposed || value->buffer->receiving != 0) return false;
+  if (bp_count(value) < WORTH_IT) return false;
+  bp_array copies = bp_shape_vector(left->rows + right->rows, (bp_dtype)value->dtype);
+  if (bp_array_allocate(cx, &copies) != BP_OK) return false;
+  bp_factors own = {.left = copies, .right = copies};
+  own.left.rows = left->rows;
+  own.right.rows = right->rows;
+  own.right.data = bp_at(&copies, left->rows, 0);
+  bp_axpby(cx, -rate, left, 0, &own.left);
+  bp_axpby(cx, 1, right, 0, &own.right);
+  const bool waits = bp_pending_add(cx, value, &own, true) == BP_OK;
+  if (waits) cx->stats.additions++;
+  bp_array_release(cx, &copies);
+  return waits;
+}
+
+/* What is all that a leaf gets: one pair of factors, or NULL. */
+static const bp_pair *only_pair(const bp_tape *tape, const bp_slot *slot) {
+  const bp_pair *pair = slot->factors == 0 ? NULL : &tape->pairs[slot->factors - 1];
+  return pair != NULL && pair->next == 0 && slot->state == BP_SLOT_EMPTY ? pair : NULL;
+}
+
 void bp_update_leaf(bp_tape *tape, bp_index leaf, double decay, double rate) {
   bp_slot *slot = &tape->slots[leaf];
   bp_array *value = &tape->nodes[leaf].value;
   bp_context *cx = tape->cx;
   if (decay != 1 && bp_node_is_changed(&tape->nodes[leaf]) && is_repeated(tape, leaf)) decay = 1;
   bp_sweep_complete(tape, leaf);
+  bp_pending_compute(cx, value); /* of another leaf with the same storage */
+  const bp_pair *only = only_pair(tape, slot);
+  if (decay == 1 && only != NULL && postpone(cx, rate, &only->factors, value)) {
+    value->buffer->version++;
+    return;
+  }
   if (slot->state != BP_SLOT_EMPTY) {
     bp_axpby(cx, -rate, &slot->gradient, decay, value);
     decay = 1;

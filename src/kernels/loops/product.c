@@ -152,6 +152,59 @@ static void outer(size_t rows, size_t cols, double alpha, const void *us, const 
   }
 }
 
+/* ---- A = A + u v', y = A x ---------------------------------------------------------------------------------------- */
+
+/* The same for so many rows as add_rows does, and then dots: one element after the other, to the last bit. */
+ALWAYS_INLINE void add_and_dot(size_t count, size_t cols, const real *u, size_t between, const real *v, real *a,
+                               size_t distance, const real *x, real *y) {
+  vector sums[GROUP][EACH] = {{{0}}};
+  const size_t rest = cols & (LANES - 1), whole = cols - rest;
+  size_t j = 0;
+  for (; j + EACH * LANES <= whole; j += EACH * LANES)
+    for (size_t e = 0; e < EACH; e++) {
+      const vector ve = *(const vector *)(v + j + e * LANES), xe = *(const vector *)(x + j + e * LANES);
+      for (size_t k = 0; k < count; k++) {
+        vector *place = (vector *)(a + k * distance + j + e * LANES);
+        const vector sum = *place + u[k * between] * ve;
+        *place = sum;
+        sums[k][e] += sum * xe;
+      }
+    }
+  for (; EACH > 1 && j < whole; j += LANES)
+    for (size_t k = 0; k < count; k++) {
+      vector *place = (vector *)(a + k * distance + j);
+      *place += u[k * between] * *(const vector *)(v + j);
+      sums[k][0] += *place * *(const vector *)(x + j);
+    }
+  if (rest > 0) {
+    real vs[LANES], xs[LANES], w[LANES];
+    load_rest(rest, v + whole, vs, 0);
+    load_rest(rest, x + whole, xs, 0);
+    for (size_t k = 0; k < count; k++) {
+      load_rest(rest, a + k * distance + whole, w, 0);
+      *(vector *)w += u[k * between] * *(const vector *)vs;
+      store_rest(rest, w, a + k * distance + whole);
+      sums[k][0] += *(const vector *)w * *(const vector *)xs;
+    }
+  }
+  for (size_t k = 0; k < count; k++) {
+    for (size_t e = 1; e < EACH; e++) sums[k][0] += sums[k][e];
+    y[k * between] = sum_of(sums[k][0]);
+  }
+}
+
+static void outer_gemv(size_t rows, size_t cols, const void *us, const void *vs, void *as, size_t stride,
+                       const void *xs, void *ys, bool backwards) {
+  const real *u = us, *v = vs, *x = xs;
+  real *a = as, *y = ys;
+  const size_t groups = rows / GROUP, between = rows_between(rows);
+  for (size_t i = 0; i < groups; i++) {
+    const size_t first = first_of_group(backwards ? groups - 1 - i : i);
+    add_and_dot(GROUP, cols, u + first, between, v, a + first * stride, between * stride, x, y + first);
+  }
+  for (size_t i = groups * GROUP; i < rows; i++) add_and_dot(1, cols, u + i, 0, v, a + i * stride, 0, x, y + i);
+}
+
 /* ---- D = A' ------------------------------------------------------------------------------------------------------ */
 
 /* In square blocks, so that both sides stay in the cache. */
@@ -175,5 +228,6 @@ const bp_product_loops NAME(bp_product) = {
     .gemv = gemv,
     .gemv_transposed = gemv_transposed,
     .outer = outer,
+    .outer_gemv = outer_gemv,
     .transpose = transpose,
 };
