@@ -25,7 +25,6 @@ static bp_array without_overlap(lua_State *L, bp_state *s, const bp_array *sourc
   if (!bp_overlap(source, target) || is_same_window(source, target)) return *source;
   bp_handle *copy = bp_push_new(L, s, bp_shape_like(source));
   if (source->data == NULL || target->data == NULL) bp_raise(L, s, "a finalizer has released the array");
-  bp_pending_compute(&s->cx, target); /* it has made a step, perhaps */
   bp_axpby(&s->cx, 1, source, 0, &copy->array);
   return copy->array;
 }

@@ -31,8 +31,7 @@ double bp_updated_number(const bp_tape *tape, bp_index leaf, double decay, doubl
 static bool postpone(bp_context *cx, double rate, const bp_factors *factors, bp_array *value) {
   enum { WORTH_IT = 1024 };
   const bp_array *left = &factors->left, *right = &factors->right;
-  if (left->rank != 1 || value->buffer->exposed || value->buffer->receiving != 0) return false;
-  if (bp_count(value) < WORTH_IT) return false;
+  if (left->rank != 1 || value->buffer->exposed || bp_count(value) < WORTH_IT) return false;
   bp_array copies = bp_shape_vector(left->rows + right->rows, (bp_dtype)value->dtype);
   if (bp_array_allocate(cx, &copies) != BP_OK) return false;
   bp_factors own = {.left = copies, .right = copies};
