@@ -1,6 +1,6 @@
--- A step that would add a product of two vectors to a matrix of weights leaves that to the product that reads the weights
--- next (src/core/pending.h). Nobody may see it: each case here is held against the same with weights that were looked at
--- right after every step.
+-- A step that would add a product of two vectors to a matrix of weights leaves that to the product that reads the
+-- weights next (src/core/pending.h). Nobody may see it: each case here is held against the same with weights that were
+-- looked at right after every step.
 
 package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
@@ -143,7 +143,8 @@ describe("a step that waits", function()
       ["product with its own column"] = function(w)
         return bp.matmul(bp.slice(w, 1, ROWS), bp.slice(bp.column(w, 2), 1, ROWS):clone()[1] * bp.ones(COLS, w:dtype()))
       end,
-      ["product of a part"] = function(w, a) return bp.matmul(bp.slice(w, 2, 9), a.y), bp.linear(a.y, w, a.z, "tanh") end,
+      ["product of a part"] = function(w, a) return bp.matmul(bp.slice(w, 2, 9), a.y) end,
+      layer = function(w, a) return bp.linear(a.y, w, a.z, "tanh") end,
       shape = function(w) return bp.flatten(w), bp.reshape(w, COLS, ROWS), bp.column(w, 3) end,
       optimum = function(w) return bp.argmax(w, 2), bp.softmax(w) end,
       release = function(w)
@@ -203,7 +204,9 @@ describe("a step that waits", function()
       again = function(params, a, sgd, done)
         for _ = 1, 4 do sgd:minimize(loss, params, a.t, a.y) done() end
       end,
-      ["with decay"] = function(params, a) bp.optim.sgd{ lr = 0.1, weight_decay = 0.1 }:minimize(loss, params, a.t, a.y) end,
+      ["with decay"] = function(params, a)
+        bp.optim.sgd{ lr = 0.1, weight_decay = 0.1 }:minimize(loss, params, a.t, a.y)
+      end,
       ["that does not use the weights"] = function(params, a, sgd)
         return sgd:minimize(function(_, y) return bp.sum(y) + 0 * bp.sum(params.w) end, { w = a.like }, a.y)
       end,
