@@ -30,6 +30,7 @@ __attribute__((simd("notinbranch"))) float expf(float);
 #include "network.h"
 
 #define REAL double
+#define F32 0
 #define NAME(name) name##_f64
 #define EXP exp_inline
 #define LOG log
@@ -38,6 +39,7 @@ __attribute__((simd("notinbranch"))) float expf(float);
 #define LOAD_REST(mask, from) _mm512_maskz_loadu_pd((__mmask8)(mask), from)
 #include "limit_body.h"
 #undef REAL
+#undef F32
 #undef NAME
 #undef GEMM
 #undef REDUCE
@@ -46,6 +48,7 @@ __attribute__((simd("notinbranch"))) float expf(float);
 #undef LOG
 
 #define REAL float
+#define F32 1
 #define NAME(name) name##_f32
 #define EXP expf
 #define LOG logf

@@ -4,15 +4,27 @@
  * fetches ahead better than more and shorter ones. With registers of 64 bytes three in f64; in f32 four that follow each
  * other: half as large, the weights are more often in the second cache. With smaller registers four, and two of them for
  * each row, so that additions do not wait for one another. */
-#define GROUP (WIDTH == 64 && sizeof(REAL) == 8 ? 3 : 4)
+#define GROUP (WIDTH == 64 && !F32 ? 3 : 4)
 #define EACH (WIDTH == 64 ? 1 : 2)
-#define FOLLOW (WIDTH == 64 && sizeof(REAL) == 4)
+#define FOLLOW (WIDTH == 64 && F32)
 #define FIRST(i) (FOLLOW ? GROUP * (i) : (i))
 #define BETWEEN(rows) (FOLLOW ? 1 : (rows) / GROUP)
 
 typedef REAL NAME(vector) __attribute__((vector_size(WIDTH), aligned(sizeof(REAL)), may_alias));
 #define LANES (WIDTH / sizeof(REAL))
 
+/* The sums of the vectors of so many rows. */
+#if defined(__AVX512F__) && F32
+static inline __attribute__((always_inline)) void NAME(sums)(size_t count, NAME(vector) v[GROUP][EACH], REAL *sums) {
+  const __m512 a = v[0][0], b = v[1][0], c = v[2][0], d = v[3][0];
+  const __m512d ab = (__m512d)(_mm512_unpacklo_ps(a, b) + _mm512_unpackhi_ps(a, b));
+  const __m512d cd = (__m512d)(_mm512_unpacklo_ps(c, d) + _mm512_unpackhi_ps(c, d));
+  const __m512d all = (__m512d)((__m512)_mm512_unpacklo_pd(ab, cd) + (__m512)_mm512_unpackhi_pd(ab, cd));
+  const __m256 half = (__m256)_mm512_castpd512_pd256(all) + (__m256)_mm512_extractf64x4_pd(all, 1);
+  const __m128 each = _mm256_castps256_ps128(half) + _mm256_extractf128_ps(half, 1);
+  for (size_t k = 0; k < count; k++) sums[k] = each[k];
+}
+#else
 static inline REAL NAME(sum)(NAME(vector) v) {
 #ifdef __AVX512F__
   return REDUCE(v);
@@ -22,6 +34,14 @@ static inline REAL NAME(sum)(NAME(vector) v) {
   return s;
 #endif
 }
+
+static inline __attribute__((always_inline)) void NAME(sums)(size_t count, NAME(vector) v[GROUP][EACH], REAL *sums) {
+  for (size_t k = 0; k < count; k++) {
+    for (size_t e = 1; e < EACH; e++) v[k][0] += v[k][e];
+    sums[k] = NAME(sum)(v[k][0]);
+  }
+}
+#endif
 
 static inline NAME(vector) NAME(load)(size_t n, const REAL *from) {
   if (n >= LANES) return *(const NAME(vector) *)from;
@@ -47,10 +67,7 @@ static inline __attribute__((always_inline)) void NAME(dots)(size_t count, size_
   for (; j < cols; j += LANES)
     for (size_t k = 0; k < count; k++)
       sums[k][0] += NAME(load)(cols - j, w + k * distance + j) * NAME(load)(cols - j, x + j);
-  for (size_t k = 0; k < count; k++) {
-    for (size_t e = 1; e < EACH; e++) sums[k][0] += sums[k][e];
-    dots[k] = NAME(sum)(sums[k][0]);
-  }
+  NAME(sums)(count, sums, dots);
 }
 
 /* y = w x + b */
@@ -111,6 +128,34 @@ static void NAME(rank1)(size_t rows, size_t cols, REAL rate, const REAL *restric
   for (size_t i = groups; i-- > 0;) {
     const size_t first = FIRST(i);
     NAME(subtract)(GROUP, cols, rate, d + first, between, x, w + first * cols, between * cols);
+  }
+}
+
+/* dx = w' d of the old w, and w = w - rate d x': one pass over w. Four rows at a time, as in gemv_transposed. */
+static void NAME(rank1_transposed)(size_t rows, size_t cols, REAL rate, const REAL *restrict d, const REAL *restrict x,
+                                   REAL *restrict w, REAL *restrict dx) {
+  size_t i = rows % 4;
+  memset(dx, 0, cols * sizeof *dx);
+  for (size_t k = 0; k < i; k++) {
+    const REAL factor = rate * d[k];
+#pragma omp simd
+    for (size_t j = 0; j < cols; j++) {
+      dx[j] += d[k] * w[k * cols + j];
+      w[k * cols + j] -= factor * x[j];
+    }
+  }
+  for (; i < rows; i += 4) {
+    REAL *restrict w0 = w + i * cols, *restrict w1 = w0 + cols, *restrict w2 = w1 + cols, *restrict w3 = w2 + cols;
+    const REAL d0 = d[i], d1 = d[i + 1], d2 = d[i + 2], d3 = d[i + 3];
+    const REAL f0 = rate * d0, f1 = rate * d1, f2 = rate * d2, f3 = rate * d3;
+#pragma omp simd
+    for (size_t j = 0; j < cols; j++) {
+      dx[j] += d0 * w0[j] + d1 * w1[j] + d2 * w2[j] + d3 * w3[j];
+      w0[j] -= f0 * x[j];
+      w1[j] -= f1 * x[j];
+      w2[j] -= f2 * x[j];
+      w3[j] -= f3 * x[j];
+    }
   }
 }
 
@@ -192,17 +237,22 @@ static double NAME(run)(network *net) {
   return NAME(forward)(net, NULL);
 }
 
+/* dx = dx x (1 - x), of n values x of a sigmoid. */
+static void NAME(sigmoid_adjoint)(size_t n, const REAL *restrict x, REAL *restrict dx) {
+#pragma omp simd
+  for (size_t i = 0; i < n; i++) dx[i] *= x[i] * (1 - x[i]);
+}
+
 /* The cotangent one layer down: d[l - 1] = (w' d[l]) x (1 - x). */
 static void NAME(down)(network *net, size_t l) {
   const size_t in = width[l], out = width[l + 1], n = net->batch;
-  const REAL *restrict x = net->x[l], *w = net->w[l], *d = net->d[l];
-  REAL *restrict dx = net->d[l - 1];
+  const REAL *w = net->w[l], *d = net->d[l];
+  REAL *dx = net->d[l - 1];
   if (n == 1)
     NAME(gemv_transposed)(out, in, w, d, dx);
   else
     GEMM(CblasRowMajor, CblasTrans, CblasNoTrans, (int)in, (int)n, (int)out, 1, w, (int)in, d, (int)n, 0, dx, (int)n);
-#pragma omp simd
-  for (size_t i = 0; i < n * in; i++) dx[i] *= x[i] * (1 - x[i]);
+  NAME(sigmoid_adjoint)(n * in, net->x[l], dx);
 }
 
 /* w = beta w + alpha d x', and b = beta b + alpha times the sums of the rows of d; for a batch. */
@@ -236,16 +286,22 @@ static double NAME(gradient)(network *net) {
 static double NAME(descent)(network *net, double rate) {
   const double loss = NAME(forward)(net, net->d[LAYERS - 1]);
   for (size_t l = LAYERS; l-- > 0;) {
-    if (l > 0) NAME(down)(net, l);
-    if (net->batch == 1) {
-      const REAL *restrict d = net->d[l];
-      REAL *restrict b = net->b[l];
-      NAME(rank1)(width[l + 1], width[l], (REAL)rate, d, net->x[l], net->w[l]);
-#pragma omp simd
-      for (size_t j = 0; j < width[l + 1]; j++) b[j] -= (REAL)rate * d[j];
-    } else {
+    const size_t in = width[l], out = width[l + 1];
+    if (net->batch > 1) {
+      if (l > 0) NAME(down)(net, l);
       NAME(product)(net, l, (REAL)-rate, 1, net->w[l], net->b[l]);
+      continue;
     }
+    const REAL *restrict d = net->d[l];
+    REAL *restrict b = net->b[l];
+    if (l > 0) {
+      NAME(rank1_transposed)(out, in, (REAL)rate, d, net->x[l], net->w[l], net->d[l - 1]);
+      NAME(sigmoid_adjoint)(in, net->x[l], net->d[l - 1]);
+    } else {
+      NAME(rank1)(out, in, (REAL)rate, d, net->x[l], net->w[l]);
+    }
+#pragma omp simd
+    for (size_t j = 0; j < out; j++) b[j] -= (REAL)rate * d[j];
   }
   return loss;
 }
