@@ -319,6 +319,12 @@ part("operations by hand", function()
       bp.optim.sgd{ lr = 0.1 }:minimize(f, q)
       return { g, q }
     end),
+    case("of a step that waits, and is made while weights are read", function()
+      local sgd, q, x = bp.optim.sgd{ lr = 0.5 }, { w = bp.full(0.1, 40, 30) }, bp.linspace(0, 1, 30)
+      local function loss(r) return bp.sum(bp.matmul(r.w, x) ^ 2) end
+      local first, second = sgd:minimize(loss, q), sgd:minimize(loss, q)
+      return { first, second, bp.sum(q.w), q.w[3] }
+    end),
     case("that writes to a factor which a step keeps", function()
       local x = bp.vector{ 1, 2 }
       local later = bp.op(function(s) return s * 1, function(d)
