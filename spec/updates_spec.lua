@@ -76,6 +76,9 @@ describe("a step that waits", function()
     assert(waiting > before)
     look(params.w)
     assert(live() == before)
+    sgd:minimize(loss, params, a.t, a.x)
+    bp.release(params) -- nobody will look
+    assert(live() < before)
     local small = { w = bp.ones(3, 5) } -- not worth it
     before = live()
     sgd:minimize(function(p) return bp.sum(bp.matmul(p.w, bp.ones(5))) end, small)
