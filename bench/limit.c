@@ -2,11 +2,12 @@
  * written once and compiled for both dtypes here.
  *
  * Batch 1 is bound by the traffic of the weights: each pass over them is one vectorised loop, gradients are written
- * (never zeroed and added to), and descent puts the rank-1 update straight into the weights, in the order of the forward
- * pass backwards, since the rows that came last are still in the cache. A batch is bound by arithmetic: OpenBLAS
- * multiplies (no loop of ours is faster there), everything else is one vectorised pass, and descent is one product with
- * alpha = -rate and beta = 1 into the weights. What the layers of a batch give is kept transposed, units x batch, which
- * OpenBLAS computes 5 to 15 % faster than batch x units. No -ffast-math. */
+ * (never zeroed and added to), and descent puts the rank-1 update straight into the weights: of an inner layer in
+ * the pass that makes the cotangent below, of the first in the order of the forward pass backwards, since the rows
+ * that came last are still in the cache. A batch is bound by arithmetic: OpenBLAS multiplies (no loop of ours is
+ * faster there), everything else is one vectorised pass, and descent is one product with alpha = -rate and beta = 1
+ * into the weights. What the layers of a batch give is kept transposed, units x batch, which OpenBLAS computes 5 to
+ * 15 % faster than batch x units. No -ffast-math. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 /* From the compiler's vector library; declared before math.h, which declares the same function. */
 __attribute__((simd("notinbranch"))) float expf(float);

@@ -13,7 +13,7 @@
 typedef REAL NAME(vector) __attribute__((vector_size(WIDTH), aligned(sizeof(REAL)), may_alias));
 #define LANES (WIDTH / sizeof(REAL))
 
-/* The sums of the vectors of so many rows. */
+/* The sum of each of so many rows, from its vectors. */
 #if defined(__AVX512F__) && F32
 static inline __attribute__((always_inline)) void NAME(sums)(size_t count, NAME(vector) v[GROUP][EACH], REAL *sums) {
   const __m512 a = v[0][0], b = v[1][0], c = v[2][0], d = v[3][0];

@@ -9,8 +9,9 @@
 -- --seconds ends the rounds of a task early; --result says whether the modes in Lua write each gradient into the last,
 -- release it or leave it to the collector. With several numbers of threads each is timed among the others, and held
 -- against one. Where mode limit runs, it is held against the machine: at batch 1 plain sweeps over the bytes that the
--- task cannot avoid (read the weights; read them and write as many; read them, then read and write them), else a square
--- product of --square rows, measured in the same rounds.
+-- task touches when it ends with the weights written (read the weights; read them and write as many; read them, then
+-- read and write them), else a square product of --square rows, measured in the same rounds. The library's descent may
+-- leave the update of the weights to the next forward, and go below that; they are looked at where modes are compared.
 
 package.path = (arg[0]:match("^(.*/)") or "./") .. "?.lua;" .. package.path
 local options = require "options"
@@ -86,7 +87,7 @@ local function check(dtype, batch)
   end
 end
 
--- ---- What a task cannot avoid ----
+-- ---- What a task touches ----
 
 local parameters, products, inner_products = 0, 0, 0
 for l = 1, #width - 1 do

@@ -123,9 +123,10 @@ bp_handle *bp_handle_at(lua_State *L, bp_state *s, int index);     /* NULL if th
 bp_variable *bp_variable_at(lua_State *L, bp_state *s, int index); /* NULL if there is none */
 /* The handle of an array in use; raises "name: argument k: ..." otherwise. */
 bp_handle *bp_check_array(lua_State *L, bp_state *s, int index, const char *name);
-/* The same of one that is to be written, now (what waits is computed before that) or later. */
+/* The same of one that is to be written now: what waits is computed before. */
 bp_handle *bp_check_writable(lua_State *L, bp_state *s, int index, const char *name);
-bp_handle *bp_check_changeable(lua_State *L, bp_state *s, int index, const char *name);
+/* The same of a parameter of a step, which is written later: what waits may go on waiting. */
+bp_handle *bp_check_parameter(lua_State *L, bp_state *s, int index, const char *name);
 /* Raise what is wrong with an array that was released, given away or outlives the state; and with a variable whose call
  * has ended, or beside which there is one of another call's. */
 int bp_refuse_array(lua_State *L, bp_state *s, const bp_handle *handle, const char *name) __attribute__((cold));

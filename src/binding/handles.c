@@ -25,8 +25,8 @@ int bp_refuse_array(lua_State *L, bp_state *s, const bp_handle *handle, const ch
   return bp_raise(L, s, "%s: the array was released", name);
 }
 
-/* It may wait. */
-static bp_handle *check_pending(lua_State *L, bp_state *s, int index, const char *name) {
+/* What waits is left waiting. */
+static bp_handle *check_handle(lua_State *L, bp_state *s, int index, const char *name) {
   bp_handle *handle = bp_handle_at(L, s, index);
   if (handle == NULL) {
     int number = bp_argument_number(name, index);
@@ -42,7 +42,7 @@ static bp_handle *check_pending(lua_State *L, bp_state *s, int index, const char
 }
 
 bp_handle *bp_check_array(lua_State *L, bp_state *s, int index, const char *name) {
-  bp_handle *handle = check_pending(L, s, index, name);
+  bp_handle *handle = check_handle(L, s, index, name);
   bp_pending_compute(&s->cx, &handle->array);
   return handle;
 }
@@ -58,12 +58,12 @@ static void save_factors(lua_State *L, bp_state *s, bp_buffer *buffer) {
   if (status != BP_OK) bp_raise_status(L, s, status);
 }
 
-bp_handle *bp_check_changeable(lua_State *L, bp_state *s, int index, const char *name) {
+bp_handle *bp_check_parameter(lua_State *L, bp_state *s, int index, const char *name) {
   if (bp_variable_at(L, s, index) != NULL)
     bp_raise(L, s,
              "%s: a tracked value cannot be changed in place: bp.set(x, bp.element_at(i), s) gives a changed copy",
              name);
-  bp_handle *handle = check_pending(L, s, index, name);
+  bp_handle *handle = check_handle(L, s, index, name);
   if (handle->read_only) bp_raise(L, s, "%s: the array is read-only; clone it to change it", name);
   if (s->cx.receiving_sweeps != 0 && handle->array.buffer->receiving != 0)
     bp_raise(L, s, "%s: the array receives a gradient (into) in a sweep that runs", name);
@@ -71,7 +71,7 @@ bp_handle *bp_check_changeable(lua_State *L, bp_state *s, int index, const char 
 }
 
 bp_handle *bp_check_writable(lua_State *L, bp_state *s, int index, const char *name) {
-  bp_handle *handle = bp_check_changeable(L, s, index, name);
+  bp_handle *handle = bp_check_parameter(L, s, index, name);
   save_factors(L, s, handle->array.buffer);
   return handle;
 }

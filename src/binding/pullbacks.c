@@ -108,6 +108,7 @@ static void save_received(lua_State *L, bp_state *s, const bp_tape *tape, bp_lea
       lua_pop(L, 1);
       continue;
     }
+    bp_pending_compute(&s->cx, &handle->array); /* a step that the forward has made may wait */
     const bp_array array = handle->array;
     bp_handle *clone = bp_push_new(L, s, bp_shape_like(&array));
     bp_axpby(&s->cx, 1, &array, 0, &clone->array);

@@ -44,7 +44,6 @@ static const bp_array *check_into(bp_walk *w, int index, const bp_array *value) 
   for (size_t k = 0; k < w->box->tape.into_count && into->buffer->receiving != 0; k++)
     if (bp_overlap(into, &w->box->tape.into[k]))
       bp_raise(L, s, "%s: into%s: two gradients would go to the same array", w->name, bp_walk_place(w));
-  bp_pending_compute(&s->cx, into);
   return into;
 }
 
@@ -58,7 +57,7 @@ static bp_status add_leaf(bp_walk *w, int index, int other, bp_index *leaf) {
   }
   const bp_handle *handle = bp_handle_at(L, w->s, index);
   if (handle == NULL || handle->array.rank == 0) refuse_leaf(w, index);
-  if (w->updates) bp_check_changeable(L, w->s, index, w->name);
+  if (w->updates) bp_check_parameter(L, w->s, index, w->name);
   return bp_tape_leaf(&w->box->tape, &handle->array, other == 0 ? NULL : check_into(w, other, &handle->array), leaf);
 }
 

@@ -464,11 +464,11 @@ static int descended(lua_State *L) {
   return 1;
 }
 
-/* tape:descend(decay, rate [, stores]): leaf = decay * leaf - rate * gradient, in place, for every array, and what the list
- * `stores` says of numbers: a table, a key that is in it, a value; and so on. One call for all, so that it happens as a
- * whole or, when memory runs out, not at all: nothing after the preparation asks for any. Without `stores` nothing is
- * done where there are numbers, and false is returned. The last leaf goes first: its layer was the first in the sweep, so
- * that it is still in the cache. */
+/* tape:descend(decay, rate [, stores]): leaf = decay * leaf - rate * gradient, in place, for every array, and what
+ * the list `stores` says of numbers: a table, a key that is in it, a value; and so on. One call for all, so that it
+ * happens as a whole or, when memory runs out, not at all: after the preparation nothing needs any: where there is
+ * none, no step is left waiting. Without `stores` nothing is done where there are numbers, and false is returned.
+ * The last leaf goes first: its layer was the first in the sweep, so that it is still in the cache. */
 static int descend(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_box *box = bp_check_tape(L, s);

@@ -20,7 +20,7 @@ typedef struct bp_stats {
   size_t allocations;  /* blocks asked of the allocator */
 } bp_stats;
 
-/* A matrix to be computed; see pending.h. */
+/* A matrix to be computed, or updated; see pending.h. */
 typedef struct bp_pending {
   bp_array to;
   bp_factors factors;

@@ -21,18 +21,22 @@ bp_status bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *f
   return BP_OK;
 }
 
-bp_factors bp_pending_take(bp_context *cx, bp_buffer *buffer) {
+bp_pending bp_pending_take(bp_context *cx, bp_buffer *buffer) {
   bp_pending *place = &cx->pending[buffer->pending - 1];
-  const bp_factors factors = place->factors;
-  if (bp_is_pending_product(place)) cx->pending_products--;
+  const bp_pending taken = *place;
+  if (bp_is_pending_product(&taken)) cx->pending_products--;
   *place = cx->pending[--cx->pending_count];
   place->to.buffer->pending = buffer->pending;
   buffer->pending = 0;
-  return factors;
+  return taken;
+}
+
+void bp_factors_release(bp_context *cx, const bp_factors *factors) {
+  bp_buffer_release(cx, factors->left.buffer);
+  bp_buffer_release(cx, factors->right.buffer);
 }
 
 void bp_pending_drop(bp_context *cx, bp_buffer *buffer) {
-  bp_factors factors = bp_pending_take(cx, buffer);
-  bp_buffer_release(cx, factors.left.buffer);
-  bp_buffer_release(cx, factors.right.buffer);
+  const bp_pending dropped = bp_pending_take(cx, buffer);
+  bp_factors_release(cx, &dropped.factors);
 }

@@ -109,7 +109,7 @@ void bp_sigmoid_cross_entropy_adjoint(bp_context *cx, double g, const bp_array *
 /* d = beta d + alpha op(a) op(b), of matrices; op transposes where asked. */
 void bp_gemm(bp_context *cx, double alpha, const bp_array *a, bool a_transposed, const bp_array *b, bool b_transposed,
              double beta, bp_array *d);
-/* d = op(a) x, or added to d. */
+/* d = op(a) x, or added to d. a may wait for an update. */
 void bp_gemv(bp_context *cx, const bp_array *a, bool transposed, const bp_array *x, bool accumulate, bp_array *d);
 /* d = beta d + alpha left right. */
 void bp_add_product(bp_context *cx, double alpha, const bp_factors *factors, double beta, bp_array *d);

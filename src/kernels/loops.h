@@ -95,7 +95,7 @@ typedef struct bp_product_loops {
                           bool accumulate);
   void (*outer)(size_t rows, size_t cols, double alpha, const void *u, const void *v, void *a, size_t stride,
                 bool accumulate);
-  /* A = A + u v', y = A x: the rows one after the other, or the last first. */
+  /* A = A + u v', y = A x, in one pass: groups of rows from the first on or, backwards, from the last. */
   void (*outer_gemv)(size_t rows, size_t cols, const void *u, const void *v, void *a, size_t stride, const void *x,
                      void *y, bool backwards);
   /* D = A', D being cols x rows. */

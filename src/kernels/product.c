@@ -38,34 +38,34 @@ void bp_gemm(bp_context *cx, double alpha, const bp_array *a, bool a_transposed,
     bp_axpby(cx, beta, d, 0, d);
 }
 
-static void release_factors(bp_context *cx, const bp_factors *factors) {
-  bp_buffer_release(cx, factors->left.buffer);
-  bp_buffer_release(cx, factors->right.buffer);
-}
-
-/* y = (A + u v') x, where the addition is pending: one pass over A. Of a matrix larger than the cache it goes one time this
- * way and next time, when another version waits, the other, so that it begins with what is still there. */
+/* y = (A + u v') x, where the addition is pending: one pass over A. Every second version goes backwards: of a matrix
+ * larger than the cache each pass then begins with what the last one has left there. */
 static void update_and_multiply(bp_context *cx, const bp_array *a, const bp_array *x, bp_array *y) {
   const bool backwards = a->buffer->version % 2 != 0;
-  const bp_factors f = bp_pending_take(cx, a->buffer);
-  product_of(cx, a)->outer_gemv(a->rows, a->cols, f.left.data, f.right.data, a->data, a->stride, x->data, y->data,
-                                backwards);
-  release_factors(cx, &f);
+  const bp_pending p = bp_pending_take(cx, a->buffer);
+  product_of(cx, a)->outer_gemv(a->rows, a->cols, p.factors.left.data, p.factors.right.data, a->data, a->stride,
+                                x->data, y->data, backwards);
+  bp_factors_release(cx, &p.factors);
 }
 
 void bp_gemv(bp_context *cx, const bp_array *a, bool transposed, const bp_array *x, bool accumulate, bp_array *d) {
   const bp_product_loops *loops = product_of(cx, a);
   if (bp_is_pending(cx, a)) {
-    if (!transposed && !accumulate && bp_is_to_be_updated(cx, a)) {
+    if (!transposed && !accumulate && bp_has_pending_update(cx, a)) {
       update_and_multiply(cx, a, x, d);
       return;
     }
-    bp_pending_compute(cx, a);
+    bp_pending_compute(cx, a); /* of a vector and the matrix the update comes first */
   }
   if (transposed)
     loops->gemv_transposed(a->rows, a->cols, a->data, a->stride, x->data, d->data, accumulate);
   else
     loops->gemv(a->rows, a->cols, a->data, a->stride, x->data, d->data, accumulate);
+}
+
+/* d = alpha left right of two vectors, or added to d. */
+static void write_outer(bp_context *cx, double alpha, const bp_factors *f, bool accumulate, bp_array *d) {
+  product_of(cx, d)->outer(d->rows, d->cols, alpha, f->left.data, f->right.data, d->data, d->stride, accumulate);
 }
 
 void bp_add_product(bp_context *cx, double alpha, const bp_factors *f, double beta, bp_array *d) {
@@ -75,38 +75,35 @@ void bp_add_product(bp_context *cx, double alpha, const bp_factors *f, double be
     return;
   }
   if (beta != 0 && beta != 1) bp_axpby(cx, beta, d, 0, d);
-  product_of(cx, d)->outer(d->rows, d->cols, alpha, f->left.data, f->right.data, d->data, d->stride, beta != 0);
+  write_outer(cx, alpha, f, beta != 0, d);
 }
 
-static void compute(bp_context *cx, bp_pending pending) {
-  const bp_factors *f = &pending.factors;
-  bp_pending_take(cx, pending.to.buffer);
-  if (bp_has_one_factor(f))
-    bp_transpose(cx, &f->left, &(bp_gradient){.to = pending.to});
-  else if (pending.adds) /* the addition has been counted */
-    product_of(cx, &pending.to)
-        ->outer(pending.to.rows, pending.to.cols, 1, f->left.data, f->right.data, pending.to.data, pending.to.stride,
-                true);
+static void compute(bp_context *cx, bp_buffer *buffer) {
+  bp_pending p = bp_pending_take(cx, buffer);
+  if (bp_has_one_factor(&p.factors))
+    bp_transpose(cx, &p.factors.left, &(bp_gradient){.to = p.to});
+  else if (p.adds) /* the addition has been counted */
+    write_outer(cx, 1, &p.factors, true, &p.to);
   else
-    bp_add_product(cx, 1, f, 0, &pending.to);
-  release_factors(cx, f);
+    bp_add_product(cx, 1, &p.factors, 0, &p.to);
+  bp_factors_release(cx, &p.factors);
 }
 
 void bp_pending_compute(bp_context *cx, const bp_array *x) {
-  if (bp_is_pending(cx, x)) compute(cx, cx->pending[x->buffer->pending - 1]);
+  if (bp_is_pending(cx, x)) compute(cx, x->buffer);
 }
 
 void bp_pending_compute_products(bp_context *cx) {
   for (uint32_t k = cx->pending_count; k-- > 0 && cx->pending_products != 0;)
-    if (bp_is_pending_product(&cx->pending[k])) compute(cx, cx->pending[k]);
+    if (bp_is_pending_product(&cx->pending[k])) compute(cx, cx->pending[k].to.buffer);
 }
 
 /* What is computed is replaced in the list by the last, which has been looked at. */
 void bp_pending_compute_of(bp_context *cx, bp_buffer *buffer) {
-  if (buffer->pending != 0) compute(cx, cx->pending[buffer->pending - 1]);
+  if (buffer->pending != 0) compute(cx, buffer);
   for (uint32_t k = buffer->waited ? cx->pending_count : 0; k-- > 0;) {
     const bp_factors *factors = &cx->pending[k].factors;
-    if (factors->left.buffer == buffer || factors->right.buffer == buffer) compute(cx, cx->pending[k]);
+    if (factors->left.buffer == buffer || factors->right.buffer == buffer) compute(cx, cx->pending[k].to.buffer);
   }
   buffer->waited = false;
 }

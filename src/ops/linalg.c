@@ -372,7 +372,7 @@ static const bp_op rows[] = {
      .samples = "{ {bp.matrix{{1, 2, 3}, {4, 5, 6}}, bp.matrix{{1, -1}, {0.5, 2}, {3, 1}}}, "
                 "{bp.matrix{{1, 2, 3}, {4, 5, 6}}, bp.vector{1, -1, 0.5}}, "
                 "{bp.vector{1, -1}, bp.matrix{{1, 2, 3}, {4, 5, 6}}} }",
-     .flags = BP_OP_SEQUENTIAL | BP_OP_CONTIGUOUS | BP_OP_PRODUCT | BP_OP_READS_WAITING,
+     .flags = BP_OP_SEQUENTIAL | BP_OP_CONTIGUOUS | BP_OP_PRODUCT | BP_OP_READS_PENDING,
      .shape = matmul_shape,
      .forward = matmul_forward,
      .backward = matmul_backward},
@@ -386,7 +386,7 @@ static const bp_op rows[] = {
                 "{bp.vector{1, -1, 0.2}, bp.matrix{{0.1, 0.2, 0.3}, {0.4, 0.5, -0.6}}, bp.vector{0.5, -1}, \"tanh\"}, "
                 "{bp.matrix{{1, -1, 2}, {0, 0.3, 1}}, bp.matrix{{0.1, 0.2, 0.3}, {0.4, 0.5, 0.6}}, bp.vector{0.5, -1}, "
                 "\"sigmoid\"} }",
-     .flags = BP_OP_SEQUENTIAL | BP_OP_CONTIGUOUS | BP_OP_PRODUCT | BP_OP_READS_WAITING,
+     .flags = BP_OP_SEQUENTIAL | BP_OP_CONTIGUOUS | BP_OP_PRODUCT | BP_OP_READS_PENDING,
      .shape = linear_shape,
      .forward = linear_forward,
      .backward = linear_backward},

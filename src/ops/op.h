@@ -35,7 +35,7 @@ typedef struct bp_formula {
 enum {
   BP_OP_FORMULA = 1 << 17,
   BP_OP_TO_NUMBER = 1 << 18,    /* the result is a number, unless the first integer, an axis, is given */
-  BP_OP_READS_WAITING = 1 << 19 /* operands may be matrices that wait: see core/pending.h */
+  BP_OP_READS_PENDING = 1 << 19 /* operands may be matrices that wait: see core/pending.h */
 };
 
 #define BP_FORMULA(name) (&(const bp_formula){BP_LOOP(name), &bp_numbers.name##_})

@@ -33,10 +33,7 @@ static void drop_factors(bp_tape *tape) {
   bp_tape **place = &tape->cx->keepers;
   while (*place != tape) place = &(*place)->next_keeper;
   *place = tape->next_keeper;
-  for (size_t k = tape->pair_count; k-- > 0;) {
-    bp_buffer_release(tape->cx, tape->pairs[k].factors.left.buffer);
-    bp_buffer_release(tape->cx, tape->pairs[k].factors.right.buffer);
-  }
+  for (size_t k = tape->pair_count; k-- > 0;) bp_factors_release(tape->cx, &tape->pairs[k].factors);
   tape->pair_count = 0;
 }
 
@@ -632,7 +629,8 @@ bp_status bp_sweep_give_product(bp_tape *tape, bp_index input, const bp_array *p
   bp_context *cx = tape->cx;
   *taken = false;
   if (!bp_is_pending(cx, product)) return BP_OK; /* finalizers have looked at it */
-  const bp_pending pending = cx->pending[product->buffer->pending - 1];
+  /* A copy: what waits may move while the destination is made ready. */
+  const bp_pending pending = *bp_pending_of(cx, product->buffer);
   if (!bp_is_pending_product(&pending)) return BP_OK;
   bp_status status = add_product(tape, input, &pending.factors);
   if (status != BP_OK) return status;

@@ -244,16 +244,17 @@ static bp_status check_results(bp_call *call) {
   return bp_call_fail(call, "the result has a NaN or inf");
 }
 
-/* Whether the rules can do with an operand that waits: a transpose, whose source they read, or weights of a vector. */
-static bool is_read_waiting(const bp_call *call, const bp_array *operand) {
+/* Whether the rules read an operand that waits: a transpose from its source or, where the result is a vector,
+ * weights to be updated (bp_gemv sees to that). */
+static bool reads_pending(const bp_call *call, const bp_array *operand) {
   bool transposed;
-  if ((call->op->flags & BP_OP_READS_WAITING) == 0) return false;
+  if ((call->op->flags & BP_OP_READS_PENDING) == 0) return false;
   bp_pending_source(call->cx, operand, &transposed);
-  return transposed || (call->result->rank == 1 && bp_is_to_be_updated(call->cx, operand));
+  return transposed || (call->result->rank == 1 && bp_has_pending_update(call->cx, operand));
 }
 
 static void compute_operand(bp_call *call, size_t k) {
-  if (!is_read_waiting(call, &call->input[k])) bp_pending_compute(call->cx, &call->input[k]);
+  if (!reads_pending(call, &call->input[k])) bp_pending_compute(call->cx, &call->input[k]);
 }
 
 static void compute_operands(bp_call *call) {

@@ -273,8 +273,8 @@ typedef struct bp_sweep_call {
 
 /* Before the steps below: saves the factors that they would overwrite. Nothing has changed if it fails. */
 bp_status bp_update_prepare(bp_tape *tape);
-/* value = decay * value - rate * gradient, in place, for one leaf that is an array; called for
- * the last leaf first. Cannot fail. */
+/* value = decay * value - rate * gradient, in place or left to the product that reads the value next
+ * (core/pending.h), for one leaf that is an array; called for the last leaf first. Cannot fail. */
 void bp_update_leaf(bp_tape *tape, bp_index leaf, double decay, double rate);
 /* The same for a number, which is returned. */
 double bp_updated_number(const bp_tape *tape, bp_index leaf, double decay, double rate);

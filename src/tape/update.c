@@ -1,5 +1,6 @@
-/* Gradient descent as the end of a sweep: parameters are changed in place, and the gradient of a weight matrix is never
- * multiplied out: W = decay W - rate sum(left right), one product into W for each pair of factors. */
+/* Gradient descent as the end of a sweep: parameters are changed in place, and the gradient of a weight matrix is
+ * never multiplied out: W = decay W - rate sum(left right), one product into W for each pair of factors. A single
+ * product of two vectors may wait. */
 #include "../core/pending.h"
 #include "tape.h"
 
@@ -25,13 +26,13 @@ double bp_updated_number(const bp_tape *tape, bp_index leaf, double decay, doubl
   return decay * tape->nodes[leaf].number - (slot->state == BP_SLOT_EMPTY ? 0 : rate * slot->number);
 }
 
-/* Leaves W = W - rate left right of two vectors to the product that reads W next (core/pending.h): a pass over W less.
- * It waits with copies of the vectors. False where it has to be done at once: where W may be looked at without a word,
- * and where a pass takes less time than the copies. */
+/* Leaves W = W - rate left right to the product that reads W next (core/pending.h), with copies of the two vectors:
+ * a pass over W less. False where it is to be made at once: the factors are matrices, the host may look at W without
+ * a word, W is so small that the copies cost more than the pass, or there is no memory. */
 static bool postpone(bp_context *cx, double rate, const bp_factors *factors, bp_array *value) {
-  enum { WORTH_IT = 1024 };
+  enum { FEWEST_ELEMENTS = 1024 };
   const bp_array *left = &factors->left, *right = &factors->right;
-  if (left->rank != 1 || value->buffer->exposed || bp_count(value) < WORTH_IT) return false;
+  if (left->rank != 1 || value->buffer->exposed || bp_count(value) < FEWEST_ELEMENTS) return false;
   bp_array copies = bp_shape_vector(left->rows + right->rows, (bp_dtype)value->dtype);
   if (bp_array_allocate(cx, &copies) != BP_OK) return false;
   bp_factors own = {.left = copies, .right = copies};
@@ -46,24 +47,14 @@ static bool postpone(bp_context *cx, double rate, const bp_factors *factors, bp_
   return waits;
 }
 
-/* What is all that a leaf gets: one pair of factors, or NULL. */
+/* The pair of factors that is all of a leaf's gradient, or NULL. */
 static const bp_pair *only_pair(const bp_tape *tape, const bp_slot *slot) {
   const bp_pair *pair = slot->factors == 0 ? NULL : &tape->pairs[slot->factors - 1];
   return pair != NULL && pair->next == 0 && slot->state == BP_SLOT_EMPTY ? pair : NULL;
 }
 
-void bp_update_leaf(bp_tape *tape, bp_index leaf, double decay, double rate) {
-  bp_slot *slot = &tape->slots[leaf];
-  bp_array *value = &tape->nodes[leaf].value;
+static void update(bp_tape *tape, const bp_slot *slot, double decay, double rate, bp_array *value) {
   bp_context *cx = tape->cx;
-  if (decay != 1 && bp_node_is_changed(&tape->nodes[leaf]) && is_repeated(tape, leaf)) decay = 1;
-  bp_sweep_complete(tape, leaf);
-  bp_pending_compute(cx, value); /* of another leaf with the same storage */
-  const bp_pair *only = only_pair(tape, slot);
-  if (decay == 1 && only != NULL && postpone(cx, rate, &only->factors, value)) {
-    value->buffer->version++;
-    return;
-  }
   if (slot->state != BP_SLOT_EMPTY) {
     bp_axpby(cx, -rate, &slot->gradient, decay, value);
     decay = 1;
@@ -73,5 +64,16 @@ void bp_update_leaf(bp_tape *tape, bp_index leaf, double decay, double rate) {
     decay = 1;
   }
   if (decay != 1) bp_axpby(cx, decay, value, 0, value);
+}
+
+void bp_update_leaf(bp_tape *tape, bp_index leaf, double decay, double rate) {
+  const bp_slot *slot = &tape->slots[leaf];
+  bp_array *value = &tape->nodes[leaf].value;
+  if (decay != 1 && bp_node_is_changed(&tape->nodes[leaf]) && is_repeated(tape, leaf)) decay = 1;
+  bp_sweep_complete(tape, leaf);
+  bp_pending_compute(tape->cx, value); /* what a leaf of the same storage has left waiting */
+  const bp_pair *only = only_pair(tape, slot);
+  if (decay != 1 || only == NULL || !postpone(tape->cx, rate, &only->factors, value))
+    update(tape, slot, decay, rate, value);
   value->buffer->version++;
 }

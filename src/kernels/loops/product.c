@@ -26,12 +26,12 @@ static inline size_t rows_between(size_t rows) {
 
 typedef real vector __attribute__((vector_size(LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
 
-/* The sums of so many vectors. By halves: one after the other, the additions would take longer than a row of some hundred
- * elements. */
+/* The sum of the elements of each vector, by halves: one after the other, the additions would take longer than a row of
+ * some hundred elements. */
 #if defined(__AVX512F__) && BP_DTYPE_F32
-/* Of all four together, whatever their number: where a row of the second cache takes so little time it shows, and a row
- * gives the same sum by itself. */
-ALWAYS_INLINE void sums_of(size_t count, vector v[GROUP][EACH], float *sums) {
+/* Four vectors at once, however many are asked for: rows in the second cache take so little time that four sums one
+ * by one would show. A row has the same sum alone as among others. */
+ALWAYS_INLINE void sums_of(size_t count, vector v[GROUP][EACH], real *sums) {
   const __m512 a = v[0][0], b = v[1][0], c = v[2][0], d = v[3][0];
   const __m512d ab = (__m512d)(_mm512_unpacklo_ps(a, b) + _mm512_unpackhi_ps(a, b));
   const __m512d cd = (__m512d)(_mm512_unpacklo_ps(c, d) + _mm512_unpackhi_ps(c, d));
@@ -171,9 +171,9 @@ static void outer(size_t rows, size_t cols, double alpha, const void *us, const 
   }
 }
 
-/* ---- A = A + u v', y = A x ---------------------------------------------------------------------------------------- */
+/* ---- A = A + u v', y = A x ------------------------------------------------------------------------------------ */
 
-/* What add_rows does to so many rows, and then dots, to the last bit. */
+/* add_rows and then dots, of so many rows, with the same last bits. */
 ALWAYS_INLINE void add_and_dot(size_t count, size_t cols, const real *u, size_t between, const real *v, real *a,
                                size_t distance, const real *x, real *result) {
   vector sums[GROUP][EACH] = {{{0}}};
