@@ -1,6 +1,7 @@
 /* Operations in C that the built-in ones have no need of, for spec/c_rows_spec.lua: a rule that interleaves the writes to
- * its destinations (it lacks BP_OP_SEQUENTIAL), an operation with two results of which one may have no cotangent, and the
- * functions of the table that hosts call. f64 vectors only. */
+ * its destinations (it lacks BP_OP_SEQUENTIAL), an operation with two results of which one may have no cotangent, one
+ * whose result has a shape that depends on the elements, and the functions of the table that hosts call. f64 vectors
+ * only. */
 #include <lauxlib.h>
 #include <lua.h>
 
@@ -48,6 +49,30 @@ static const bp_op product = {.name = "test.product",
                               .shape = shape,
                               .forward = product_forward,
                               .backward = product_backward};
+
+/* ---- the elements above 1, as many as there are ------------------------------------------------------------------ */
+
+static bp_status above_shape(bp_call *call) {
+  size_t count = 0;
+  for (size_t i = 0; i < call->input[0].rows; i++) count += elements(&call->input[0])[i] > 1;
+  call->result[0] = api->vector(count, BP_F64);
+  return BP_OK;
+}
+
+static bp_status above_forward(bp_call *call) {
+  size_t count = 0;
+  for (size_t i = 0; i < call->input[0].rows; i++) {
+    const double x = elements(&call->input[0])[i];
+    if (x > 1) elements(&call->result[0])[count++] = x;
+  }
+  return BP_OK;
+}
+
+static const bp_op above_one = {.name = "test.above_one",
+                                .signature = "value x",
+                                .flags = BP_OP_CONTIGUOUS,
+                                .shape = above_shape,
+                                .forward = above_forward};
 
 /* ---- x + y and x y ----------------------------------------------------------------------------------------------- */
 
@@ -143,5 +168,7 @@ int luaopen_c_rows(lua_State *L) {
   lua_setfield(L, -2, "product");
   api->register_op(L, &both);
   lua_setfield(L, -2, "both");
+  api->register_op(L, &above_one);
+  lua_setfield(L, -2, "above_one");
   return 1;
 }

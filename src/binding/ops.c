@@ -182,7 +182,11 @@ static int64_t to_position(lua_State *L, bp_state *s, const entry *e, int index,
 /* The array at an index, or the value of a tracked one, which its tape keeps; rank 0 if there is none. */
 static bp_array plain_array(lua_State *L, bp_state *s, int index, const char *name) {
   const bp_variable *variable = bp_variable_at(L, s, index);
-  if (variable != NULL) return bp_check_variable(L, s, variable, name)->tape.nodes[variable->node].value;
+  if (variable != NULL) {
+    const bp_array *value = &bp_check_variable(L, s, variable, name)->tape.nodes[variable->node].value;
+    bp_pending_compute(&s->cx, value);
+    return *value;
+  }
   return bp_handle_at(L, s, index) == NULL ? bp_shape_number() : bp_check_array(L, s, index, name)->array;
 }
 

@@ -8,8 +8,9 @@ static void retain_factor(bp_buffer *buffer) {
 }
 
 bp_status bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *factors, bool adds) {
+  enum { MOST = UINT16_MAX, MOST_WITH_ADDITIONS = 4096 };
   const size_t place = cx->pending_count;
-  if (place == UINT16_MAX) return BP_NOMEM;
+  if (place >= (adds ? MOST_WITH_ADDITIONS : MOST)) return BP_NOMEM;
   bp_status status = bp_grow(cx, (void **)&cx->pending, &cx->pending_capacity, place + 1, sizeof *cx->pending);
   if (status != BP_OK) return status;
   cx->pending[place] = (bp_pending){*to, *factors, adds};

@@ -30,7 +30,8 @@ static inline bool bp_has_one_factor(const bp_factors *factors) {
   return factors->right.buffer == NULL;
 }
 
-/* Makes an array pending: to be written, or added to. BP_NOMEM where that cannot be noted. */
+/* Makes an array pending: to be written, or added to. BP_NOMEM where that cannot be noted: there is room for some ten
+ * thousand, of which additions, which nobody misses, may take a part. */
 bp_status bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *factors, bool adds);
 
 /* What a pending buffer waits with: the references of the factors are the caller's from now on. It pends no more. */

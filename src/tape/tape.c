@@ -244,21 +244,20 @@ static bp_status check_results(bp_call *call) {
   return bp_call_fail(call, "the result has a NaN or inf");
 }
 
-/* Whether the rules read an operand that waits: a transpose from its source or, where the result is a vector,
- * weights to be updated (bp_gemv sees to that). */
+/* Whether the rules read an operand that waits: a transpose from its source or, beside a vector, weights to be updated
+ * (bp_gemv sees to that). */
 static bool reads_pending(const bp_call *call, const bp_array *operand) {
   bool transposed;
   if ((call->op->flags & BP_OP_READS_PENDING) == 0) return false;
+  const bool beside_vector = call->input[0].rank == 1 || call->input[1].rank == 1;
   bp_pending_source(call->cx, operand, &transposed);
-  return transposed || (call->result->rank == 1 && bp_has_pending_update(call->cx, operand));
+  return transposed || (beside_vector && bp_has_pending_update(call->cx, operand));
 }
 
-static void compute_operand(bp_call *call, size_t k) {
-  if (!reads_pending(call, &call->input[k])) bp_pending_compute(call->cx, &call->input[k]);
-}
-
+/* They are about to be looked at, perhaps by the shape rule. */
 static void compute_operands(bp_call *call) {
-  for (size_t k = 0; k < call->input_count && call->cx->pending_count != 0; k++) compute_operand(call, k);
+  for (size_t k = 0; k < call->input_count && call->cx->pending_count != 0; k++)
+    if (!reads_pending(call, &call->input[k])) bp_pending_compute(call->cx, &call->input[k]);
 }
 
 /* A product not where a NaN is looked for: the operation that made it is named. */
@@ -290,6 +289,7 @@ static bp_status compute(bp_call *call, double *numbers, bool recorded, bool che
   bp_array *saved = &call->attributes->saved;
   bool views = true;
   size_t provided = 0;
+  compute_operands(call);
   bp_status status = call->op->shape(call);
   while (status == BP_OK && provided < call->result_count) {
     status = provide(call->cx, &call->result[provided], &numbers[provided], &views);
@@ -297,7 +297,6 @@ static bp_status compute(bp_call *call, double *numbers, bool recorded, bool che
   }
   bool saves = status == BP_OK && saved->rank != 0;
   if (saves) status = bp_array_allocate(call->cx, saved);
-  if (status == BP_OK) compute_operands(call);
   if (status == BP_OK && !(may_wait(call, recorded, check_finite) && postpone(call)) && !views)
     status = call->op->forward(call);
   if (status == BP_OK && check_finite) status = check_results(call);

@@ -203,6 +203,7 @@ ALWAYS_INLINE void add_and_dot(size_t count, size_t cols, const real *u, size_t 
       load_rest(rest, a + k * distance + whole, w, 0);
       *(vector *)w += u[k * between] * *(const vector *)vs;
       store_rest(rest, w, a + k * distance + whole);
+      load_rest(rest, a + k * distance + whole, w, 0); /* the other lanes are NaN where u is infinite */
       sums[k][0] += *(const vector *)w * *(const vector *)xs;
     }
   }
