@@ -177,6 +177,8 @@ static void outer(size_t rows, size_t cols, double alpha, const void *us, const 
 ALWAYS_INLINE void add_and_dot(size_t count, size_t cols, const real *u, size_t between, const real *v, real *a,
                                size_t distance, const real *x, real *result) {
   vector sums[GROUP][EACH] = {{{0}}};
+  real factor[GROUP];
+  for (size_t k = 0; k < count; k++) factor[k] = u[k * between];
   const size_t rest = cols & (LANES - 1), whole = cols - rest;
   size_t j = 0;
   for (; j + EACH * LANES <= whole; j += EACH * LANES)
@@ -184,7 +186,7 @@ ALWAYS_INLINE void add_and_dot(size_t count, size_t cols, const real *u, size_t 
       const vector ve = *(const vector *)(v + j + e * LANES), xe = *(const vector *)(x + j + e * LANES);
       for (size_t k = 0; k < count; k++) {
         vector *place = (vector *)(a + k * distance + j + e * LANES);
-        const vector sum = *place + u[k * between] * ve;
+        const vector sum = *place + factor[k] * ve;
         *place = sum;
         sums[k][e] += sum * xe;
       }
@@ -192,7 +194,7 @@ ALWAYS_INLINE void add_and_dot(size_t count, size_t cols, const real *u, size_t 
   for (; EACH > 1 && j < whole; j += LANES)
     for (size_t k = 0; k < count; k++) {
       vector *place = (vector *)(a + k * distance + j);
-      *place += u[k * between] * *(const vector *)(v + j);
+      *place += factor[k] * *(const vector *)(v + j);
       sums[k][0] += *place * *(const vector *)(x + j);
     }
   if (rest > 0) {
@@ -201,7 +203,7 @@ ALWAYS_INLINE void add_and_dot(size_t count, size_t cols, const real *u, size_t 
     load_rest(rest, x + whole, xs, 0);
     for (size_t k = 0; k < count; k++) {
       load_rest(rest, a + k * distance + whole, w, 0);
-      *(vector *)w += u[k * between] * *(const vector *)vs;
+      *(vector *)w += factor[k] * *(const vector *)vs;
       store_rest(rest, w, a + k * distance + whole);
       load_rest(rest, a + k * distance + whole, w, 0); /* the other lanes are NaN where u is infinite */
       sums[k][0] += *(const vector *)w * *(const vector *)xs;
