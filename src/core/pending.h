@@ -13,9 +13,10 @@
  * (compute in tape.c). Whoever writes has what depends on the old elements computed first, through
  * bp_sweep_before_write: in place (bp_check_writable), where a gradient goes into an array (provide in sweep.c), and a
  * step (bp_update_prepare; of one array at two paths bp_update_leaf). So does whoever gives storage back: bp.release,
- * and a tape that ends. Storage that is written without a word is never a factor that waits, and never waits for an
- * update: what the host has the address of, and what receives a gradient; to_array, and the first contribution, have
- * what was waiting computed. The factors are held: a source that the collector takes is kept by what waits with it.
+ * and a tape that ends. Storage that is written without a word is never a factor that waits: what the host has the
+ * address of (which waits for no update, either), and what receives a gradient; to_array, and the first contribution,
+ * have what was waiting computed. The factors are held: a source that the collector takes is kept by what waits with
+ * it.
  *
  * A product gives other last bits where it reads a source. So what waits does so until one of these things happens,
  * be they ever so many, and not until the collector runs: a program gives the same numbers each time, plain and
@@ -30,8 +31,8 @@ static inline bool bp_has_one_factor(const bp_factors *factors) {
   return factors->right.buffer == NULL;
 }
 
-/* Makes an array pending: to be written, or added to. BP_NOMEM where that cannot be noted: there is room for some ten
- * thousand, of which additions, which nobody misses, may take a part. */
+/* Makes an array pending: to be written, or added to. BP_NOMEM where that cannot be noted. There are 65,535 places; an
+ * addition gets one of the first 4,096, so that no transpose is made at once because steps wait. */
 bp_status bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *factors, bool adds);
 
 /* What a pending buffer waits with: the references of the factors are the caller's from now on. It pends no more. */
