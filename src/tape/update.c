@@ -33,12 +33,13 @@ static bool postpone(bp_context *cx, double rate, const bp_factors *factors, bp_
   enum { FEWEST_ELEMENTS = 1024 };
   const bp_array *left = &factors->left, *right = &factors->right;
   if (left->rank != 1 || value->buffer->exposed || bp_count(value) < FEWEST_ELEMENTS) return false;
-  bp_array copies = bp_shape_vector(left->rows + right->rows, (bp_dtype)value->dtype);
+  const size_t unit = BP_ALIGNMENT / sizeof(float), second = (left->rows + unit - 1) / unit * unit;
+  bp_array copies = bp_shape_vector(second + right->rows, (bp_dtype)value->dtype);
   if (bp_array_allocate(cx, &copies) != BP_OK) return false;
   bp_factors own = {.left = copies, .right = copies};
   own.left.rows = left->rows;
   own.right.rows = right->rows;
-  own.right.data = bp_at(&copies, left->rows, 0);
+  own.right.data = bp_at(&copies, second, 0); /* aligned as the first */
   bp_axpby(cx, -rate, left, 0, &own.left);
   bp_axpby(cx, 1, right, 0, &own.right);
   const bool waits = bp_pending_add(cx, value, &own, true) == BP_OK;
