@@ -21,7 +21,7 @@ local function arrays(dtype)
   local w = uniform(ROWS, COLS)
   return { w = w, t = uniform(ROWS), x = uniform(COLS), y = uniform(COLS), z = uniform(ROWS),
     batch = uniform(3, COLS), columns = uniform(COLS, 3), like = uniform(ROWS, COLS), before = w:clone(),
-    -- windows of the weights that are there when a step waits: one that is made later has it made
+    -- windows of the weights, from before: making one while a step waits would have the step made
     row = w[2], part = bp.slice(w, 2, 9), whole = bp.slice(w, 1, ROWS), all = bp.flatten(w), column = bp.column(w, 3) }
 end
 

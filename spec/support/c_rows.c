@@ -1,7 +1,7 @@
-/* Operations in C that the built-in ones have no need of, for spec/c_rows_spec.lua: a rule that interleaves the writes to
- * its destinations (it lacks BP_OP_SEQUENTIAL), an operation with two results of which one may have no cotangent, one
- * whose result has a shape that depends on the elements, and the functions of the table that hosts call. f64 vectors
- * only. */
+/* Operations in C that the built-in ones have no need of, for spec/c_rows_spec.lua and others: a rule that
+ * interleaves the writes to its destinations (it lacks BP_OP_SEQUENTIAL), an operation with two results of which one
+ * may have no cotangent, one whose result has a shape that depends on the elements, and the functions of the table
+ * that hosts call. f64 vectors only. */
 #include <lauxlib.h>
 #include <lua.h>
 

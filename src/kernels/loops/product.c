@@ -171,7 +171,7 @@ static void outer(size_t rows, size_t cols, double alpha, const void *us, const 
   }
 }
 
-/* ---- A = A + u v', y = A x ------------------------------------------------------------------------------------ */
+/* ---- A = A + u v', y = A x ------------------------------------------------------------------------------------------ */
 
 /* add_rows and then dots, of so many rows, with the same last bits. */
 ALWAYS_INLINE void add_and_dot(size_t count, size_t cols, const real *u, size_t between, const real *v, real *a,
