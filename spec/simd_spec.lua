@@ -201,6 +201,8 @@ describe("SIMD levels:", function()
           close(along(columns, v), bp.matmul(v, a), tolerance * 10)
           close(reference.outer(v:totable(), u:totable()), bp.outer(v, u), tolerance)
           close(columns, bp.transpose(a), 0)
+          local function added(x) return bp.sum(bp.transpose(x) * bp.transpose(a)) + bp.sum(x) end
+          close((a + 1):totable(), bp.grad(added)(a), tolerance)
           close(along(rows, u), bp.linear((help.window(u)), (help.window(a)), bp.zeros(size[1], dtype)), tolerance * 10)
           local da, du = bp.grad(function(x, y) return bp.dot(bp.matmul(x, y), v) end, { wrt = { 1, 2 } })(a, u)
           close(reference.outer(v:totable(), u:totable()), da, tolerance)

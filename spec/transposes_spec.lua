@@ -510,7 +510,7 @@ describe("a few rows by the transpose of a large matrix", function()
   for _, dtype in ipairs(help.dtypes) do
     it("are the product, whatever their number, " .. dtype, function()
       local w = normal(dtype, 257, 300)
-      for _, n in ipairs{ 1, 2, 3, 15, 16, 37, 38, 64 } do
+      for _, n in ipairs{ 1, 2, 3, 4, 15, 16, 37, 64, 65 } do
         local x = normal(dtype, n, 300)
         local expected = bp.matmul(x:astype "f64", from_columns(w):astype "f64")
         local function as_expected(product, found)

@@ -3,6 +3,7 @@
  * sets a collector going that the user has stopped. */
 #include <limits.h>
 
+#include "../core/pending.h"
 #include "binding.h"
 
 /* The collector has been through: what calls leave behind (below) is gone too, and gathers anew. */
@@ -56,8 +57,17 @@ static void report(lua_State *L, bp_state *s) {
   collect_old(L, s, false);
 }
 
+/* The storage of products that wait in a pullback: the sweep is about to take most of them over. */
+static ptrdiff_t waiting_bytes(const bp_context *cx) {
+  size_t bytes = 0;
+  for (uint32_t k = 0; k < cx->pending_count && cx->pending_products != 0; k++)
+    if (bp_is_pending_product(&cx->pending[k])) bytes += cx->pending[k].to.buffer->capacity;
+  return (ptrdiff_t)bytes;
+}
+
 void bp_report(lua_State *L, bp_state *s) {
-  if (s->small_bytes >= ENOUGH_SMALL || (s->large_count >= FEW_LARGE && s->large_bytes >= ENOUGH_LARGE)) report(L, s);
+  const bool large = s->large_count >= FEW_LARGE && s->large_bytes >= ENOUGH_LARGE;
+  if (s->small_bytes >= ENOUGH_SMALL || (large && s->large_bytes - waiting_bytes(&s->cx) >= ENOUGH_LARGE)) report(L, s);
 }
 
 /* Worth it beside a Lua heap that is not much larger: of another a step sees too little. */
