@@ -4,6 +4,7 @@
 package.path = "./spec/?.lua;" .. package.path
 local bp = require "backprop"
 local help = require "support.helpers"
+local process = require "support.process"
 
 local same, raises = help.same, help.raises
 
@@ -344,6 +345,36 @@ describe("bp.profile", function()
       assert(table.concat(printed, "\n"):find(hint, 1, true), "the hint was not printed")
       help.close(plain(at), same_at_once(at), 1e-12)
       for _, row in ipairs(bp.profile(same_at_once, at)) do assert(not row.hint, row.hint) end
+    end
+  end)
+
+  -- OpenBLAS takes its name for the processor from the environment; where it does not, nothing can be shown.
+  it("says where OpenBLAS runs kernels for a processor much older than this one", function()
+    local function note(core, level, f)
+      return process.script(([[
+        local core = require "backprop.core"
+        local known = pcall(core.simd, %q)
+        if not known or core.blas_core() ~= %q then print "other" os.exit() end
+        local bp = require "backprop"
+        local x, w, b = bp.ones(64, 64), bp.ones(64, 64), bp.ones(64)
+        local print = print
+        _ENV.print = function() end
+        local report = bp.profile(function(p) return bp.sum(%s) end, w)
+        assert(tostring(report):find(report.note or "", 1, true))
+        print(report.note)
+      ]]):format(level, core, f), { OPENBLAS_CORETYPE = core })
+    end
+    local product = "bp.linear(x, p, b)"
+    for _, case in ipairs{
+      { "Prescott", "avx2", product, "as on a Prescott.*OPENBLAS_CORETYPE=Haswell" },
+      { "Prescott", "avx512", product, "OPENBLAS_CORETYPE=SkylakeX" },
+      { "Prescott", "base", product, "^nil" },
+      { "Haswell", "avx2", product, "^nil" },
+      { "Prescott", "avx2", "bp.matmul(p, x)", "as on a Prescott" },
+      { "Prescott", "avx2", "bp.sin(bp.matmul(p, b)) + bp.linear(b, p, b)", "^nil" },
+    } do
+      local found = note(case[1], case[2], case[3])
+      assert(found:find(case[4]) or found == "other\n", found)
     end
   end)
 

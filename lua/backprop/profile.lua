@@ -45,6 +45,31 @@ local function hint_for(node)
   end
 end
 
+-- ---- OpenBLAS and the processor ----
+
+-- Whose kernels OpenBLAS (by its names) runs on a processor that is younger than it, and of which it sees no more than
+-- the vendor: none of them knows AVX2.
+local without_avx2 = {}
+for name in ([[Unknown Katmai Coppermine Northwood Prescott Banias Atom Core2 Penryn Dunnington Nehalem Athlon Opteron
+  Opteron_SSE3 Barcelona Nano Bobcat Sandybridge Bulldozer Piledriver Steamroller]]):gmatch "%S+" do
+  without_avx2[name] = true
+end
+
+local core_type = {avx2 = "Haswell", avx512 = "SkylakeX"}
+local products = {matmul = true, linear = true}
+
+-- Said where products of matrices, which OpenBLAS makes, are a good part of what was measured.
+local function note_on_blas(rows)
+  local name, better = core.blas_core(), core_type[core.simd()]
+  local share = 0
+  for _, row in ipairs(rows) do
+    if products[row.op] and row.rank == 2 then share = share + row.share end
+  end
+  if not (better and without_avx2[name] and share >= 0.1) then return nil end
+  return ("OpenBLAS does not know this processor and multiplies matrices as on a %s. With a newer OpenBLAS, or with " ..
+    "OPENBLAS_CORETYPE=%s in the environment, that may be several times as fast."):format(name, better)
+end
+
 -- ---- Measuring ----
 
 local most_runs, enough_seconds = 7, 0.3
@@ -88,11 +113,11 @@ local function summarise(trace)
     local key = node.op .. "\0" .. line
     local row = by_key[key]
     if not row then
-      row = {op = node.op, line = line, calls = 0, forward = 0, backward = 0, bytes = 0}
+      row = {op = node.op, line = line, rank = 0, calls = 0, forward = 0, backward = 0, bytes = 0}
       by_key[key] = row
       rows[#rows + 1] = row
     end
-    row.calls = row.calls + 1
+    row.calls, row.rank = row.calls + 1, math.max(row.rank, node.rank)
     row.hint = row.hint or hint_for(node)
     for _, sum in ipairs{row, rows} do
       sum.forward, sum.backward = sum.forward + node.forward, sum.backward + node.backward
@@ -108,7 +133,8 @@ local function summarise(trace)
     if a.share ~= b.share then return a.share > b.share end
     return a.place < b.place
   end)
-  for _, row in ipairs(rows) do row.place = nil end
+  rows.note = note_on_blas(rows)
+  for _, row in ipairs(rows) do row.place, row.rank = nil, nil end
   return rows
 end
 
@@ -128,13 +154,15 @@ function Report.__tostring(rows)
     if row.hint then lines[#lines + 1] = "    " .. row.hint end
   end
   add("all", calls, rows, 1, "")
+  if rows.note then lines[#lines + 1] = rows.note end
   return (table.concat(lines, "\n"):gsub(" +\n", "\n"):gsub(" +$", ""))
 end
 
 --- Runs value and gradient of f(...) with respect to its first argument a few times; prints and returns a table of
 -- rows, the most expensive first: op, line (where it was recorded), calls, forward and backward (seconds), bytes (of
 -- the results), share (of the time of all operations, 0 to 1) and hint (what would do this at once, or nil). The
--- table's own forward, backward, bytes and total are the sums; the time of Lua between the operations is in none.
+-- table's own forward, backward, bytes and total are the sums; the time of Lua between the operations is in none. Its
+-- note says where OpenBLAS runs kernels for a processor much older than this one, else it is nil.
 function profile.profile(f, ...)
   if not tree.callable(f) then core.raise("bp.profile: expected a function, got %s", tree.describe(f)) end
   if (...) == nil then core.raise("bp.profile: the function's first argument is missing: bp.profile(f, x, ...)") end

@@ -283,6 +283,12 @@ static int read_clock(lua_State *L) {
   return 1;
 }
 
+/* core.blas_core(): the processor whose kernels OpenBLAS runs, by its own name for it. */
+static int blas_core(lua_State *L) {
+  lua_pushstring(L, bp_blas_core());
+  return 1;
+}
+
 /* core.simd([level]): chooses a level by name, for tests; returns the name of the one in use. */
 static int simd(lua_State *L) {
   bp_state *s = bp_state_of(L);
@@ -384,6 +390,7 @@ __attribute__((visibility("default"))) int luaopen_backprop_core(lua_State *L) {
                                        {"keep_line", keep_line},
                                        {"stats", stats},
                                        {"set_threads", set_threads},
+                                       {"blas_core", blas_core},
                                        {"simd", simd},
                                        {"check_finite", check_finite},
                                        {"timing", timing},

@@ -11,6 +11,7 @@ extern void cblas_sgemm(int order, int trans_a, int trans_b, int m, int n, int k
 extern void openblas_set_num_threads(int threads);
 extern int openblas_get_num_threads(void);
 extern int openblas_get_num_procs(void);
+extern char *openblas_get_corename(void);
 
 /* BLAS wants a leading dimension of at least the row's length, also where there is only one row. */
 static int leading(const bp_array *x) {
@@ -31,6 +32,10 @@ void bp_blas_gemm(bp_dtype dtype, double alpha, const bp_array *a, bool a_transp
 
 void bp_set_threads(int threads) {
   openblas_set_num_threads(threads);
+}
+
+const char *bp_blas_core(void) {
+  return openblas_get_corename();
 }
 
 bool bp_threads_are_default(void) {

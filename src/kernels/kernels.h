@@ -124,6 +124,8 @@ void bp_transpose(bp_context *cx, const bp_array *x, const bp_gradient *d);
 
 void bp_blas_gemm(bp_dtype dtype, double alpha, const bp_array *a, bool a_transposed, const bp_array *b,
                   bool b_transposed, double beta, bp_array *d);
+/* The processor whose kernels OpenBLAS runs, by its own name for it. */
+const char *bp_blas_core(void);
 void bp_set_threads(int threads);
 /* Whether they are as many as the processors: what OpenBLAS starts with. */
 bool bp_threads_are_default(void);
