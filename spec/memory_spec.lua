@@ -152,6 +152,23 @@ describe("P18: memory stays bounded over many steps without collectgarbage,", fu
     assert(count < 25, count .. " cycles in 40 calls")
   end)
 
+  it("P18: but not those that it makes and drops", function()
+    local most = tonumber(process.script[[
+      local bp = require "backprop"
+      local u, v, most = bp.ones(512), bp.ones(256), 0
+      local wasteful = bp.op(function(x) return x, function(d)
+        for _ = 1, 200 do
+          local _ = bp.outer(u, v)
+          most = math.max(most, bp.stats().bytes_live)
+        end
+        return d
+      end end)
+      bp.grad(wasteful)(1)
+      print(most / 2 ^ 20)
+    ]])
+    assert(most < 40, most .. " MiB of 200")
+  end)
+
   -- A cycle for what calls leave behind, between two that the arrays have brought, would let one more gradient wait.
   for _, mode in ipairs{ "incremental", "generational" } do
     it("P18: where gradients that are dropped set the collector going, nothing else does, " .. mode, function()

@@ -57,12 +57,14 @@ static void report(lua_State *L, bp_state *s) {
   collect_old(L, s, false);
 }
 
-/* The storage of products that wait in a pullback: the sweep is about to take most of them over. */
+/* The storage of products that wait in a pullback, which the sweep is about to take over. Not of more than a few, though:
+ * a pullback may drop what it has not looked at. */
 static ptrdiff_t waiting_bytes(const bp_context *cx) {
+  const size_t most = 8 * ENOUGH_LARGE;
   size_t bytes = 0;
-  for (uint32_t k = 0; k < cx->pending_count && cx->pending_products != 0; k++)
+  for (uint32_t k = 0; k < cx->pending_count && cx->pending_products != 0 && bytes < most; k++)
     if (bp_is_pending_product(&cx->pending[k])) bytes += cx->pending[k].to.buffer->capacity;
-  return (ptrdiff_t)bytes;
+  return (ptrdiff_t)(bytes < most ? bytes : most);
 }
 
 void bp_report(lua_State *L, bp_state *s) {

@@ -207,7 +207,7 @@ static const double no_parameters[2] = {0, 0};
 /* The bias is added and the activation applied in place, a block of rows at a time, which stays in the first cache: none of
  * the activations that there are needs its argument again. */
 static bp_status linear_forward(bp_call *call) {
-  enum { BLOCK = 2048 };
+  enum { BLOCK = 2048 }; /* elements */
   const int64_t activation = call->attributes->integer[0];
   multiply(call, factor_of(call, 0), transpose_of(factor_of(call, 1)));
   const size_t rows = RESULT->rank == 1 ? 1 : RESULT->rows, most = BLOCK / (INPUT(2)->rows + 1) + 1;
