@@ -337,7 +337,7 @@ bench: deps
 	@$(MAKE) $(AGAIN) baseline
 	@mkdir -p $(RESULTS)
 	@echo "$$(lscpu | sed -n 's/^Model name: *//p'), $$(nproc --all) CPUs, OpenBLAS for $$($(ENV) $(LUA) -e \
-	  'print(require "backprop.core".blas_core())'), one thread, $$(date +%F)" >$(RESULTS)/machine.txt
+	  'print((require "backprop.core".blas()))'), one thread, $$(date +%F)" >$(RESULTS)/machine.txt
 	@$(ENV) $(LUA) bench/mnist.lua --dtype f64,f32 --batch 1,64,256 --csv $(RESULTS)/mnist.csv $(ARGS)
 	@$(ENV) $(LUA) bench/mnist.lua --dtype f64,f32 --batch 1,256 --threads 1,2 --modes limit,lens,fields,hybrid,fused \
 	  --csv $(RESULTS)/threads.csv

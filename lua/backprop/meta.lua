@@ -544,8 +544,9 @@ function bp.set_threads(n) end
 
 ---Runs value and gradient of f(...) with respect to its first argument; prints and returns a list of rows, one for each
 ---operation and line: `op`, `line`, `calls`, `forward` and `backward` (seconds), `bytes` (of results), `share` (of the
----total, 0 to 1) and `hint`, where a fused operation does the same at once. `total` is in seconds. Its `tostring` is
----the table.
+---total, 0 to 1) and `hint`, where a fused operation does the same at once. The list's own `forward`, `backward`,
+---`total` (seconds) and `bytes` are the sums; its `note` says where OpenBLAS runs kernels for a much older processor, else
+---it is nil. Its `tostring` is the table.
 ---@param f function
 ---@param ... any
 ---@return table

@@ -56,18 +56,14 @@ for name in ([[Unknown Katmai Coppermine Northwood Prescott Banias Atom Core2 Pe
 end
 
 local core_type = {avx2 = "Haswell", avx512 = "SkylakeX"}
-local products = {matmul = true, linear = true}
 
--- Said where products of matrices, which OpenBLAS makes, are a good part of what was measured.
-local function note_on_blas(rows)
-  local name, better = core.blas_core(), core_type[core.simd()]
-  local share = 0
-  for _, row in ipairs(rows) do
-    if products[row.op] and row.rank == 2 then share = share + row.share end
-  end
-  if not (better and without_avx2[name] and share >= 0.1) then return nil end
-  return ("OpenBLAS does not know this processor and multiplies matrices as on a %s. With a newer OpenBLAS, or with " ..
-    "OPENBLAS_CORETYPE=%s in the environment, that may be several times as fast."):format(name, better)
+-- Said where the products of matrices, which OpenBLAS makes, were a good part of the time.
+local function note_on_blas(elapsed)
+  local name, seconds = core.blas()
+  local better = core_type[core.simd()]
+  if not (better and without_avx2[name] and seconds >= 0.1 * elapsed) then return nil end
+  return ("OpenBLAS multiplies matrices with its kernels for a much older processor (%s). With a newer OpenBLAS, or " ..
+    "with OPENBLAS_CORETYPE=%s in the environment, that may be several times as fast."):format(name, better)
 end
 
 -- ---- Measuring ----
@@ -82,7 +78,7 @@ local function same_operations(a, b)
   return true
 end
 
--- The trace of a few runs, after one that warms the pool up.
+-- The trace of a few runs, after one that warms the pool up, and what is to be said of OpenBLAS.
 local function measure(run, ...)
   run(...)
   local _ <close> = setmetatable({}, {__close = function() core.timing(false) end})
@@ -100,7 +96,7 @@ local function measure(run, ...)
       trace = again
     end
   end
-  return trace
+  return trace, note_on_blas(core.clock() - start)
 end
 
 -- ---- Telling ----
@@ -113,11 +109,11 @@ local function summarise(trace)
     local key = node.op .. "\0" .. line
     local row = by_key[key]
     if not row then
-      row = {op = node.op, line = line, rank = 0, calls = 0, forward = 0, backward = 0, bytes = 0}
+      row = {op = node.op, line = line, calls = 0, forward = 0, backward = 0, bytes = 0}
       by_key[key] = row
       rows[#rows + 1] = row
     end
-    row.calls, row.rank = row.calls + 1, math.max(row.rank, node.rank)
+    row.calls = row.calls + 1
     row.hint = row.hint or hint_for(node)
     for _, sum in ipairs{row, rows} do
       sum.forward, sum.backward = sum.forward + node.forward, sum.backward + node.backward
@@ -133,8 +129,7 @@ local function summarise(trace)
     if a.share ~= b.share then return a.share > b.share end
     return a.place < b.place
   end)
-  rows.note = note_on_blas(rows)
-  for _, row in ipairs(rows) do row.place, row.rank = nil, nil end
+  for _, row in ipairs(rows) do row.place = nil end
   return rows
 end
 
@@ -166,7 +161,9 @@ end
 function profile.profile(f, ...)
   if not tree.callable(f) then core.raise("bp.profile: expected a function, got %s", tree.describe(f)) end
   if (...) == nil then core.raise("bp.profile: the function's first argument is missing: bp.profile(f, x, ...)") end
-  local rows = setmetatable(summarise(measure(grad.traced(f), ...)), Report)
+  local trace, note = measure(grad.traced(f), ...)
+  local rows = setmetatable(summarise(trace), Report)
+  rows.note = note
   print(rows)
   return rows
 end

@@ -3,7 +3,6 @@
  * sets a collector going that the user has stopped. */
 #include <limits.h>
 
-#include "../core/pending.h"
 #include "binding.h"
 
 /* The collector has been through: what calls leave behind (below) is gone too, and gathers anew. */
@@ -57,19 +56,16 @@ static void report(lua_State *L, bp_state *s) {
   collect_old(L, s, false);
 }
 
-/* The storage of products that wait in a pullback, which the sweep is about to take over. Not of more than a few, though:
- * a pullback may drop what it has not looked at. */
-static ptrdiff_t waiting_bytes(const bp_context *cx) {
-  const size_t most = 8 * ENOUGH_LARGE;
-  size_t bytes = 0;
-  for (uint32_t k = 0; k < cx->pending_count && cx->pending_products != 0 && bytes < most; k++)
-    if (bp_is_pending_product(&cx->pending[k])) bytes += cx->pending[k].to.buffer->capacity;
-  return (ptrdiff_t)(bytes < most ? bytes : most);
+/* What of large arrays may be garbage: not the products that wait in a pullback, which the sweep is about to take over. But
+ * no more than so many bytes of these: a pullback may drop what it has not looked at. */
+static ptrdiff_t large_garbage(const bp_state *s) {
+  const size_t most = 8 * ENOUGH_LARGE, waiting = s->cx.pending_bytes;
+  return s->large_bytes - (ptrdiff_t)(waiting < most ? waiting : most);
 }
 
 void bp_report(lua_State *L, bp_state *s) {
-  const bool large = s->large_count >= FEW_LARGE && s->large_bytes >= ENOUGH_LARGE;
-  if (s->small_bytes >= ENOUGH_SMALL || (large && s->large_bytes - waiting_bytes(&s->cx) >= ENOUGH_LARGE)) report(L, s);
+  const bool enough_large = s->large_count >= FEW_LARGE && large_garbage(s) >= ENOUGH_LARGE;
+  if (s->small_bytes >= ENOUGH_SMALL || enough_large) report(L, s);
 }
 
 /* Worth it beside a Lua heap that is not much larger: of another a step sees too little. */

@@ -268,6 +268,7 @@ static int timing(lua_State *L) {
   bp_state *s = bp_state_of(L);
   if (lua_isnoneornil(L, 1)) return lua_pushboolean(L, s->cx.timing), 1;
   s->cx.timing = lua_toboolean(L, 1);
+  if (s->cx.timing) s->cx.blas_time = 0;
   return 0;
 }
 
@@ -283,10 +284,12 @@ static int read_clock(lua_State *L) {
   return 1;
 }
 
-/* core.blas_core(): the processor whose kernels OpenBLAS runs, by its own name for it. */
-static int blas_core(lua_State *L) {
+/* core.blas(): the processor whose kernels OpenBLAS runs, by its own name for it, and the seconds that it has taken since
+ * timing began. */
+static int blas(lua_State *L) {
   lua_pushstring(L, bp_blas_core());
-  return 1;
+  lua_pushnumber(L, (lua_Number)bp_state_of(L)->cx.blas_time * 1e-9);
+  return 2;
 }
 
 /* core.simd([level]): chooses a level by name, for tests; returns the name of the one in use. */
@@ -390,7 +393,7 @@ __attribute__((visibility("default"))) int luaopen_backprop_core(lua_State *L) {
                                        {"keep_line", keep_line},
                                        {"stats", stats},
                                        {"set_threads", set_threads},
-                                       {"blas_core", blas_core},
+                                       {"blas", blas},
                                        {"simd", simd},
                                        {"check_finite", check_finite},
                                        {"timing", timing},

@@ -321,7 +321,7 @@ static void raise_at_culprit(lua_State *L, bp_state *s, bp_box *box) {
   lua_error(L);
 }
 
-/* tape:trace(): what was recorded, a list of {op, line, forward, backward, bytes, rank, inputs}; times in seconds. */
+/* tape:trace(): what was recorded, a list of {op, line, forward, backward, bytes, inputs}; times in seconds. */
 static int trace(lua_State *L) {
   bp_state *s = bp_state_of(L);
   bp_box *box = bp_check_tape(L, s);
@@ -333,7 +333,7 @@ static int trace(lua_State *L) {
   for (size_t k = 0; k < box->tape.node_count; k++) {
     const bp_node *node = &box->tape.nodes[k];
     if (node->kind != BP_NODE_RESULT || node->first != k) continue;
-    lua_createtable(L, 0, 7);
+    lua_createtable(L, 0, 6);
     lua_pushstring(L, node->op->name);
     lua_setfield(L, -2, "op");
     lua_pushnumber(L, (lua_Number)node->forward * 1e-9);
@@ -344,8 +344,6 @@ static int trace(lua_State *L) {
                            ? 0
                            : (lua_Integer)(bp_count(&node->value) * bp_element_size((bp_dtype)node->value.dtype)));
     lua_setfield(L, -2, "bytes");
-    lua_pushinteger(L, node->value.rank);
-    lua_setfield(L, -2, "rank");
     lua_createtable(L, (int)node->input_count, 0);
     for (size_t i = 0; i < node->input_count; i++) {
       const bp_node *input = &box->tape.nodes[bp_node_inputs(&box->tape, node)[i]];

@@ -44,9 +44,11 @@ struct bp_context {
   bp_pool pool;
   bp_allocator *allocate;
   void *allocator_data;
+  int64_t blas_time;       /* nanoseconds in BLAS since timing began */
   struct bp_tape *keepers; /* sweeps that keep factors, to be multiplied at the end */
   bp_pending *pending;
   size_t pending_capacity;
+  size_t pending_bytes; /* of the products that wait */
   char message[512];
 };
 

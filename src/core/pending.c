@@ -7,6 +7,13 @@ static void retain_factor(bp_buffer *buffer) {
   bp_buffer_retain(buffer);
 }
 
+/* Notes that a product waits, or waits no more. */
+static void count_product(bp_context *cx, const bp_pending *pending, int count) {
+  if (!bp_is_pending_product(pending)) return;
+  cx->pending_products = (uint16_t)(cx->pending_products + count);
+  cx->pending_bytes += (size_t)count * pending->to.buffer->capacity;
+}
+
 bp_status bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *factors, bool adds) {
   enum { MOST = UINT16_MAX, MOST_WITH_ADDITIONS = 4096 };
   const size_t place = cx->pending_count;
@@ -15,7 +22,7 @@ bp_status bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *f
   if (status != BP_OK) return status;
   cx->pending[place] = (bp_pending){*to, *factors, adds};
   cx->pending_count++;
-  if (bp_is_pending_product(&cx->pending[place])) cx->pending_products++;
+  count_product(cx, &cx->pending[place], 1);
   to->buffer->pending = cx->pending_count;
   retain_factor(factors->left.buffer);
   retain_factor(factors->right.buffer);
@@ -25,7 +32,7 @@ bp_status bp_pending_add(bp_context *cx, const bp_array *to, const bp_factors *f
 bp_pending bp_pending_take(bp_context *cx, bp_buffer *buffer) {
   bp_pending *place = &cx->pending[buffer->pending - 1];
   const bp_pending taken = *place;
-  if (bp_is_pending_product(&taken)) cx->pending_products--;
+  count_product(cx, &taken, -1);
   *place = cx->pending[--cx->pending_count];
   place->to.buffer->pending = buffer->pending;
   buffer->pending = 0;

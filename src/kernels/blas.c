@@ -1,5 +1,6 @@
 /* The only file that calls BLAS. The prototypes are declared here: a header rule in the rockspec would fail on Debian,
  * whose cblas.h stands in a folder of the architecture. */
+#include "../core/clock.h"
 #include "kernels.h"
 
 enum { ROW_MAJOR = 101, NO_TRANSPOSE = 111, TRANSPOSE = 112 };
@@ -18,16 +19,18 @@ static int leading(const bp_array *x) {
   return (int)(x->stride > x->cols ? x->stride : x->cols);
 }
 
-void bp_blas_gemm(bp_dtype dtype, double alpha, const bp_array *a, bool a_transposed, const bp_array *b,
+void bp_blas_gemm(bp_context *cx, double alpha, const bp_array *a, bool a_transposed, const bp_array *b,
                   bool b_transposed, double beta, bp_array *d) {
+  const int64_t start = cx->timing ? bp_clock() : 0;
   int m = (int)d->rows, n = (int)d->cols, k = (int)(a_transposed ? a->rows : a->cols);
   int trans_a = a_transposed ? TRANSPOSE : NO_TRANSPOSE, trans_b = b_transposed ? TRANSPOSE : NO_TRANSPOSE;
-  if (dtype == BP_F64)
+  if (d->dtype == BP_F64)
     cblas_dgemm(ROW_MAJOR, trans_a, trans_b, m, n, k, alpha, a->data, leading(a), b->data, leading(b), beta, d->data,
                 leading(d));
   else
     cblas_sgemm(ROW_MAJOR, trans_a, trans_b, m, n, k, (float)alpha, a->data, leading(a), b->data, leading(b),
                 (float)beta, d->data, leading(d));
+  if (cx->timing) cx->blas_time += bp_clock() - start;
 }
 
 void bp_set_threads(int threads) {

@@ -122,7 +122,7 @@ void bp_transpose(bp_context *cx, const bp_array *x, const bp_gradient *d);
 
 /* ---- blas.c: the only file that calls BLAS ---- */
 
-void bp_blas_gemm(bp_dtype dtype, double alpha, const bp_array *a, bool a_transposed, const bp_array *b,
+void bp_blas_gemm(bp_context *cx, double alpha, const bp_array *a, bool a_transposed, const bp_array *b,
                   bool b_transposed, double beta, bp_array *d);
 /* The processor whose kernels OpenBLAS runs, by its own name for it. */
 const char *bp_blas_core(void);

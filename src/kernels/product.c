@@ -9,20 +9,22 @@ static const bp_product_loops *product_of(bp_context *cx, const bp_array *x) {
 
 /* A few rows by the transpose of a large matrix, in f32: OpenBLAS 0.3.21 packs the large one as a whole before it
  * multiplies, but the other way round, large times few, a panel at a time, which is multiplied while it is in the cache.
- * 8 to 64 rows take 5 to 30 % less with its kernels for AVX-512, 3 to 30 % with those for Haswell, 0 to 10 % with those for
- * Zen, from 128 x 128 to 1024 x 1024; more rows less, until their number makes the result, which has to be transposed,
- * large beside b. Of the smallest products it packs nothing. In f64 nothing is gained. */
+ * Measured from 128 x 128 to 1024 x 1024: 8 to 64 rows take 5 to 30 % less with its kernels for AVX-512, 3 to 30 % with
+ * those for Haswell, 0 to 10 % with those for Zen. More rows gain less, as the result has to be transposed: up to an eighth
+ * of b's columns they gain. b must be the larger one, by half at least; and the smallest products OpenBLAS makes
+ * without packing. In f64 nothing is gained. */
 static bool is_few_by_large(const bp_array *a, bool a_transposed, const bp_array *b, bool b_transposed, double beta) {
-  const size_t rows = a->rows, most = b->cols / 4 < 64 ? b->cols / 4 : 64, large = bp_count(b);
-  return b->dtype == BP_F32 && b_transposed && !a_transposed && beta == 0 && rows > 1 &&
-         (rows <= most || rows <= b->cols / 8) && large >= (size_t)1 << 14 && rows * large >= (size_t)1 << 18;
+  if (b->dtype != BP_F32 || !b_transposed || a_transposed || beta != 0) return false;
+  const size_t rows = a->rows, elements = bp_count(b), quarter = b->cols / 4;
+  const bool few = rows > 1 && (rows <= (quarter < 64 ? quarter : 64) || rows <= b->cols / 8);
+  return few && 2 * b->rows >= 3 * rows && elements >= (size_t)1 << 14 && rows * elements >= (size_t)1 << 18;
 }
 
 /* d = alpha a b', as the transpose of b a'. False where there is no memory for that. */
 static bool multiply_reversed(bp_context *cx, double alpha, const bp_array *a, const bp_array *b, bp_array *d) {
   bp_array reversed = bp_shape_matrix(d->cols, d->rows, BP_F32);
   if (bp_array_allocate(cx, &reversed) != BP_OK) return false;
-  bp_blas_gemm(BP_F32, alpha, b, false, a, true, 0, &reversed);
+  bp_blas_gemm(cx, alpha, b, false, a, true, 0, &reversed);
   bp_transpose(cx, &reversed, &(bp_gradient){.to = *d});
   bp_array_release(cx, &reversed);
   return true;
@@ -33,7 +35,7 @@ void bp_gemm(bp_context *cx, double alpha, const bp_array *a, bool a_transposed,
   if (bp_count(d) == 0) return;
   if (is_few_by_large(a, a_transposed, b, b_transposed, beta) && multiply_reversed(cx, alpha, a, b, d)) return;
   if ((a_transposed ? a->rows : a->cols) != 0)
-    bp_blas_gemm((bp_dtype)d->dtype, alpha, a, a_transposed, b, b_transposed, beta, d);
+    bp_blas_gemm(cx, alpha, a, a_transposed, b, b_transposed, beta, d);
   else if (beta == 0)
     bp_fill(cx, d, 0);
   else
