@@ -167,6 +167,7 @@ local function measure(task, dtype, batch, made)
   end
 end
 
+print("OpenBLAS with its kernels for " .. require "backprop.core".blas())
 for _, dtype in ipairs(dtype_list) do
   for _, batch in ipairs(batch_list) do
     check(dtype, batch)

@@ -209,8 +209,8 @@ end
 --- A function with f's arguments that returns the gradient of its first result.
 function grad.grad(f, options, surplus)
   check_differentiable(f, "bp.grad")
-  tree.no_more("bp.grad", 2, surplus)
   options = read_options(options, "bp.grad")
+  tree.no_more("bp.grad", 2, surplus)
   if options.first then
     return function(...) return record_first(finish_first_gradient, "bp.grad", f, options, ...) end
   end
@@ -243,8 +243,8 @@ end
 function grad.value_and_grad(f, options, name, surplus)
   name = name or "bp.value_and_grad"
   check_differentiable(f, name)
-  tree.no_more(name, 2, surplus)
   options = read_options(options, name)
+  tree.no_more(name, 2, surplus)
   if options.first then
     return function(...) return record_first(finish_value_and_first_gradient, name, f, options, ...) end
   end

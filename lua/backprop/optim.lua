@@ -302,14 +302,19 @@ local function new(name, options, defaults, update)
     name = name, settings = {}, checked = {}, defaults = defaults, update = update, decoupled = false,
     states = setmetatable({}, {__mode = "k"}), by_handle = setmetatable({}, {__mode = "k"}), steps = 0,
   }
-  for key, value in pairs(defaults) do self[key] = value end
+  for key, value in pairs(defaults) do
+    self[key] = value
+    self.settings[#self.settings + 1] = key
+  end
+  table.sort(self.settings)
   for key, value in pairs(options or {}) do
-    if defaults[key] == nil then raise("bp.optim.%s: unknown option '%s'", name, tostring(key)) end
+    if defaults[key] == nil then
+      raise("bp.optim.%s: unknown option '%s'; its options: %s", name, tostring(key), table.concat(self.settings, ", "))
+    end
     check_setting(name, key, value, defaults[key])
     self[key] = value
   end
-  for key in pairs(defaults) do self.settings[#self.settings + 1], self.checked[key] = key, self[key] end
-  table.sort(self.settings)
+  for key in pairs(defaults) do self.checked[key] = self[key] end
   return setmetatable(self, Optimiser)
 end
 
