@@ -1,6 +1,6 @@
-/* What Lua's collector is told about, and when it is asked for more than it does by itself. It paces itself by the bytes
- * of its own heap: arrays are not in it, and beside a large one it waits until as much garbage has gathered. Nothing here
- * sets a collector going that the user has stopped. */
+/* What Lua's collector is told about, and when it is asked for more than it does by itself. It paces itself by the
+ * bytes of its own heap: arrays are not in it, and beside a large one it waits until as much garbage has gathered.
+ * Nothing here sets a collector going that the user has stopped. */
 #include <limits.h>
 
 #include "binding.h"
@@ -13,13 +13,13 @@ static void note_cycle(bp_state *s) {
 
 /* ---- arrays that are dropped ------------------------------------------------------------------------------------- */
 
-/* What is worth a report. Small arrays 256 KiB at a time: a step of the collector for each costs more than it frees, and a
- * longer wait lets so many buffers be alive at once that they push the weights out of the cache. Large ones 1 MiB at a
- * time, but at least four, so that those that live for an operation or two seldom see two collections. */
+/* What is worth a report. Small arrays 256 KiB at a time: a step of the collector for each costs more than it frees,
+ * and a longer wait lets so many buffers be alive at once that they push the weights out of the cache. Large ones 1 MiB
+ * at a time, but at least four, so that those that live for an operation or two seldom see two collections. */
 enum { LARGE = 1 << 16, ENOUGH_SMALL = 1 << 18, ENOUGH_LARGE = 1 << 20, FEW_LARGE = 4 };
 
-/* The block, and twice the handle, which its finalizer makes live for another cycle: of small arrays the latter is most,
- * and with nothing for it a collector in incremental mode falls behind without end. */
+/* The block, and twice the handle, which its finalizer makes live for another cycle: of small arrays the latter is
+ * most, and with nothing for it a collector in incremental mode falls behind without end. */
 void bp_count_unseen(bp_state *s, const bp_array *array, int count) {
   const ptrdiff_t bytes = (ptrdiff_t)(array->buffer->capacity + 2 * BP_ALIGNMENT + 2 * sizeof(bp_handle));
   const bool large = bytes >= LARGE;
@@ -30,10 +30,10 @@ void bp_count_unseen(bp_state *s, const bp_array *array, int count) {
 }
 
 /* In generational mode an array that has seen two collections waits for a full one, which Lua makes when its own memory
- * has doubled. It does not see that ours has. A full collection costs what the Lua heap is large, so arrays have to have
- * grown by as much (in whole steps, so that the heap's small ups and downs do not show in what the process holds): a heap
- * that grows by itself is Lua's affair. Beside a large heap a step earlier where the pool is empty: so all collections
- * come where the first one did, and the process does not grow by the array that one of them is late. */
+ * has doubled. It does not see that ours has. A full collection costs what the Lua heap is large, so arrays have to
+ * have grown by as much (in whole steps, so that the heap's small ups and downs do not show in what the process holds):
+ * a heap that grows by itself is Lua's affair. Beside a large heap a step earlier where the pool is empty: so all
+ * collections come where the first one did, and the process does not grow by the array that one of them is late. */
 static void collect_old(lua_State *L, bp_state *s, bool pool_is_empty) {
   const size_t step = (size_t)4 << 20, heap = (size_t)lua_gc(L, LUA_GCCOUNT) << 10, *live = &s->cx.stats.bytes_live;
   if (*live < s->least_live) s->least_live = *live;
@@ -56,8 +56,8 @@ static void report(lua_State *L, bp_state *s) {
   collect_old(L, s, false);
 }
 
-/* What of large arrays may be garbage: not the products that wait in a pullback, which the sweep is about to take over. But
- * no more than so many bytes of these: a pullback may drop what it has not looked at. */
+/* What of large arrays may be garbage: not the products that wait in a pullback, which the sweep is about to take over.
+ * But no more than so many bytes of these: a pullback may drop what it has not looked at. */
 static ptrdiff_t large_garbage(const bp_state *s) {
   const size_t most = 8 * ENOUGH_LARGE, waiting = s->cx.pending_bytes;
   return s->large_bytes - (ptrdiff_t)(waiting < most ? waiting : most);
@@ -84,7 +84,7 @@ void bp_report_before(lua_State *L, bp_state *s, const bp_array *shape) {
  * hundreds of megabytes begins its next cycle when there are hundreds of them. A cycle of ours comes after a mebibyte,
  * and costs what the heap is large: so not before the calls have gone through arrays of so many times its size, beside
  * which that is a few hundredths. It is done a little at each call: in generational mode the first step is all, in
- * incremental mode each goes through some 800 KiB, of which STEP is a careful estimate: it bounds how many there are. */
+ * incremental mode each goes through some 800 KiB, of which STEP is a careful estimate: it bounds their number. */
 enum { ENOUGH_GARBAGE = 1 << 20, TIMES_HEAP = 16, VARIABLE = 64, SHARE_OF_TABLE = 64, STEP = 1 << 19, AT_ONCE = 2 };
 
 void bp_count_call(bp_state *s, const bp_tape *tape) {

@@ -185,8 +185,8 @@ static bool has_tracked_parameter(lua_State *L, bp_state *s) {
   return false;
 }
 
-/* Lua allocates what a call needs when a depth is reached for the first time. A finalizer that cannot be called for want
- * of it is lost, and with it the bytes of an array: so the depth of the function, of what it calls and of their
+/* Lua allocates what a call needs when a depth is reached for the first time. A finalizer that cannot be called for
+ * want of it is lost, and with it the bytes of an array: so the depth of the function, of what it calls and of their
  * finalizers is reached before, while there is nothing to lose. (A row sees to that itself.) */
 static int call_kept(lua_State *L) {
   const int values = 6 * LUA_MINSTACK, levels = 5;
@@ -206,8 +206,8 @@ static int call_kept(lua_State *L) {
 }
 
 /* core.keep_line(f [, row]): f behind a C function. Of `return f(x)` Lua forgets the line when f is written in Lua, and
- * errors could not name it. For functions that call nothing of the user's, whose recursion would use up the C stack. With
- * a row, f is for tracked arguments behind the first: without any, the row is called. */
+ * errors could not name it. For functions that call nothing of the user's, whose recursion would use up the C stack.
+ * With a row, f is for tracked arguments behind the first: without any, the row is called. */
 static int keep_line(lua_State *L) {
   lua_settop(L, 2);
   lua_pushlightuserdata(L, bp_state_of(L));
@@ -284,8 +284,8 @@ static int read_clock(lua_State *L) {
   return 1;
 }
 
-/* core.blas(): the processor whose kernels OpenBLAS runs, by its own name for it, and the seconds that it has taken since
- * timing began. */
+/* core.blas(): the processor whose kernels OpenBLAS runs, by its own name for it, and the seconds that it has taken
+ * since timing began. */
 static int blas(lua_State *L) {
   lua_pushstring(L, bp_blas_core());
   lua_pushnumber(L, (lua_Number)bp_state_of(L)->cx.blas_time * 1e-9);

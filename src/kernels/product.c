@@ -8,11 +8,11 @@ static const bp_product_loops *product_of(bp_context *cx, const bp_array *x) {
 }
 
 /* A few rows by the transpose of a large matrix, in f32: OpenBLAS 0.3.21 packs the large one as a whole before it
- * multiplies, but the other way round, large times few, a panel at a time, which is multiplied while it is in the cache.
- * Measured from 128 x 128 to 1024 x 1024: 8 to 64 rows take 5 to 30 % less with its kernels for AVX-512, 3 to 30 % with
- * those for Haswell, 0 to 10 % with those for Zen. More rows gain less, as the result has to be transposed: up to an eighth
- * of b's columns they gain. b must be the larger one, by half at least; and the smallest products OpenBLAS makes
- * without packing. In f64 nothing is gained. */
+ * multiplies, but the other way round, large times few, a panel at a time, which is multiplied while it is in the
+ * cache. Measured from 128 x 128 to 1024 x 1024: 8 to 64 rows take 5 to 30 % less with its kernels for AVX-512, 3 to 30
+ * % with those for Haswell, 0 to 10 % with those for Zen. More rows gain less, as the result has to be transposed: up
+ * to an eighth of b's columns they gain. b must be the larger one, by half at least; and the smallest products OpenBLAS
+ * makes without packing. In f64 nothing is gained. */
 static bool is_few_by_large(const bp_array *a, bool a_transposed, const bp_array *b, bool b_transposed, double beta) {
   if (b->dtype != BP_F32 || !b_transposed || a_transposed || beta != 0) return false;
   const size_t rows = a->rows, elements = bp_count(b), quarter = b->cols / 4;

@@ -204,8 +204,8 @@ static bp_status linear_shape(bp_call *call) {
 
 static const double no_parameters[2] = {0, 0};
 
-/* The bias is added and the activation applied in place, a block of rows at a time, which stays in the first cache: none of
- * the activations that there are needs its argument again. */
+/* The bias is added and the activation applied in place, a block of rows at a time, which stays in the first cache:
+ * none of the activations that there are needs its argument again. */
 static bp_status linear_forward(bp_call *call) {
   enum { BLOCK = 2048 }; /* elements */
   const int64_t activation = call->attributes->integer[0];
@@ -231,8 +231,9 @@ static void product_backward(bp_call *call, const bp_array *g) {
   if (WANTED(2)) bp_contribute_summed(call->cx, g, GRADIENT(2));
 }
 
-/* The cotangent goes through the activation first: in place, or into an array of its own. Where the engine is handed that
- * as a factor, of w's gradient or of x's, the call's attributes hold it until the next sweep, or the tape's end. */
+/* The cotangent goes through the activation first: in place, or into an array of its own. Where the engine is handed
+ * that as a factor, of w's gradient or of x's, the call's attributes hold it until the next sweep, or the tape's end.
+ * */
 static bp_status linear_backward(bp_call *call) {
   bp_attributes *attributes = call->attributes;
   int64_t activation = attributes->integer[0];
