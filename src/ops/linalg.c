@@ -232,8 +232,7 @@ static void product_backward(bp_call *call, const bp_array *g) {
 }
 
 /* The cotangent goes through the activation first: in place, or into an array of its own. Where the engine is handed
- * that as a factor, of w's gradient or of x's, the call's attributes hold it until the next sweep, or the tape's end.
- * */
+ * that as a factor, of w's gradient or of x's, the call's attributes hold it until the next sweep or the tape's end. */
 static bp_status linear_backward(bp_call *call) {
   bp_attributes *attributes = call->attributes;
   int64_t activation = attributes->integer[0];
