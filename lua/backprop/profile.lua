@@ -47,8 +47,8 @@ end
 
 -- ---- OpenBLAS and the processor ----
 
--- The processors, by OpenBLAS's names, whose kernels do without AVX2. It runs some of them on a processor that is younger
--- than it, and that it does not know.
+-- The processors, by OpenBLAS's names, whose kernels do without AVX2. It runs some of them on a processor that is
+-- younger than it, and that it does not know.
 local without_avx2 = {}
 for name in ([[Unknown Katmai Coppermine Northwood Prescott Banias Atom Core2 Penryn Dunnington Nehalem Athlon Opteron
   Opteron_SSE3 Barcelona Nano Bobcat Sandybridge Bulldozer Piledriver Steamroller]]):gmatch "%S+" do
